@@ -1,0 +1,64 @@
+"""Agent-safety primitives: scoped permissions, untrusted content, confirmation, a signed log.
+
+Facts on tools (:func:`reads`, :func:`writes`, :func:`irreversible`), policy on
+runs (:class:`Run`, :class:`Grant`). Constraints are in
+:mod:`checkrein.constraints`, errors in :mod:`checkrein.errors`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from checkrein.confirmations import Confirmation, Verdict
+from checkrein.facts import composed, injected
+from checkrein.grants import Grant, allow, budget, effects, others, preapproved
+from checkrein.guards import definition_of, irreversible, reads, writes
+from checkrein.labels import Label, Origin, Source
+from checkrein.runs import Run, call_id
+from checkrein.untrusted import Untrusted
+
+if TYPE_CHECKING:
+    from checkrein.gates import CallbackGate, ConsoleGate
+    from checkrein.log import AuditLog
+
+__all__ = [
+    "AuditLog",
+    "CallbackGate",
+    "Confirmation",
+    "ConsoleGate",
+    "Grant",
+    "Label",
+    "Origin",
+    "Run",
+    "Source",
+    "Untrusted",
+    "Verdict",
+    "allow",
+    "budget",
+    "call_id",
+    "composed",
+    "definition_of",
+    "effects",
+    "injected",
+    "irreversible",
+    "others",
+    "preapproved",
+    "reads",
+    "writes",
+]
+
+_LATER = {
+    "AuditLog": "checkrein.log",
+    "CallbackGate": "checkrein.gates",
+    "ConsoleGate": "checkrein.gates",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is heavy when it is first used."""
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("checkrein")
+    raise AttributeError(f"module 'checkrein' has no attribute {name!r}")

@@ -1,0 +1,262 @@
+"""One call, bound once and frozen: the object that everybody looks at.
+
+``Call.bind`` takes what a caller or a framework passed (positional, keyword,
+omitted), binds it to the tool's parameters, reads markers back, checks types
+strictly, and freezes the rest. Policy, gate, log and the tool's body all use
+the result. What was shown is what was checked is what runs.
+
+The digest of a call is::
+
+    SHA-256( "checkrein/call/v1" LF  definition[32]  encode(arguments) )
+
+where ``definition`` is the digest of the tool's own definition and
+``arguments`` maps names to frozen values (see :mod:`checkrein.freezing`);
+injected parameters are left out, untrusted ones enter by content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from types import MappingProxyType
+from typing import Any, Final
+
+from checkrein.errors import MisuseError
+from checkrein.facts import MISSING, Parameter, ToolFacts
+from checkrein.freezing import Unfreezable, encode, freeze, is_frozen, thaw
+from checkrein.isolation import Forged, RunMarks, read_back
+from checkrein.labels import Label, Origin, Source
+from checkrein.untrusted import Untrusted, content, labelled
+
+_EMPTY: Final[Any] = MappingProxyType({})
+_AGENT: Final = Label(frozenset({Source(Origin.AGENT_GENERATED)}))
+_NAMED: Final = frozenset(
+    {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+)
+
+
+class Malformed(Exception):  # noqa: N818 (the guard turns it into a denial)
+    """An argument is not what its parameter takes; the message holds no value."""
+
+    def __init__(self, message: str, argument: str) -> None:
+        super().__init__(message)
+        self.argument = argument
+
+
+class Binder:
+    """Binds arguments to the parameters of one tool, as Python would.
+
+    Args:
+        facts: the tool's facts.
+    """
+
+    __slots__ = ("_defaults", "_names", "_signature", "_simple", "_size")
+
+    def __init__(self, facts: ToolFacts) -> None:
+        parameters = facts.parameters
+        self._signature = facts.signature
+        self._simple = all(one.kind in _NAMED for one in parameters)
+        self._names = tuple(
+            one.name for one in parameters if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        )
+        self._defaults = {one.name: one.default for one in parameters}
+        self._size = len(parameters)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return a value for every parameter, in the order of the signature.
+
+        Raises:
+            MisuseError: an argument is missing, unknown, or given twice.
+        """
+        if self._simple and len(args) <= len(self._names):
+            # Start from the defaults: names stay in order, what is missing stays MISSING.
+            bound = self._defaults.copy()
+            bound.update(zip(self._names, args, strict=False))
+            bound.update(kwargs)
+            twice = args and not kwargs.keys().isdisjoint(self._names[: len(args)])
+            # By identity: arguments may have an == of their own.
+            missing = [None for value in bound.values() if value is MISSING]
+            if len(bound) == self._size and not twice and not missing:
+                return bound
+        return self._bind_slowly(args, kwargs)
+
+    def _bind_slowly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            problem = str(error)  # names parameters, never values
+        else:
+            bound.apply_defaults()
+            return bound.arguments
+        raise MisuseError(f"the call does not fit the tool: {problem}")
+
+
+class Call:
+    """A bound, frozen call of a tool.
+
+    Attributes:
+        id: unique and stable; a body may use it as an idempotency key.
+        facts: what the tool is.
+        arguments: frozen plain values and ``Untrusted`` payloads, by name.
+        injected: what the framework gave, by identity.
+        returned: labels of the markers that came back in plain arguments, by name.
+        parent: the id of the enclosing guarded call, ``""`` if none.
+    """
+
+    __slots__ = ("_digest", "arguments", "facts", "id", "injected", "parent", "returned")
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 (the id of the call, by its natural name)
+        facts: ToolFacts,
+        arguments: dict[str, Any],
+        injected: dict[str, Any],
+        returned: dict[str, Label],
+        parent: str = "",
+    ) -> None:
+        self.id = id
+        self.facts = facts
+        self.arguments = arguments
+        self.injected = injected
+        self.returned = returned
+        self.parent = parent
+        self._digest = b""
+
+    def with_arguments(self, arguments: dict[str, Any]) -> Call:
+        """Return the same call with normalised plain *arguments*."""
+        return Call(self.id, self.facts, arguments, self.injected, self.returned, self.parent)
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes that stand for the tool's definition and every argument."""
+        if not self._digest:
+            parts = [b"checkrein/call/v1\n", self.facts.definition]
+            for name, value in self.arguments.items():
+                frozen = content(value) if type(value) is Untrusted else value
+                parts += (encode(name), encode(frozen))
+            self._digest = hashlib.sha256(b"".join(parts)).digest()
+        return self._digest
+
+    def for_body(self) -> tuple[list[Any], dict[str, Any]]:
+        """Return fresh positional and keyword arguments for the tool's body."""
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        for one in self.facts.parameters:
+            name = one.name
+            value = self.injected[name] if one.injected else self._thawed(self.arguments[name])
+            if one.kind is inspect.Parameter.VAR_POSITIONAL:
+                positional += value
+            elif one.kind is inspect.Parameter.VAR_KEYWORD:
+                named |= value
+            elif one.kind is inspect.Parameter.KEYWORD_ONLY:
+                named[name] = value
+            else:
+                positional.append(value)
+        return positional, named
+
+    def _thawed(self, value: Any) -> Any:
+        if type(value) is Untrusted:
+            inner = content(value)
+            return value if is_frozen(inner) else labelled(
+                thaw(inner), value.label, value._marks, self.id  # noqa: SLF001
+            )  # fmt: skip
+        return value if is_frozen(value) else thaw(value)
+
+
+def open_call(
+    id: str,  # noqa: A002
+    facts: ToolFacts,
+    bound: dict[str, Any],
+    marks: tuple[RunMarks, ...],
+    parent: str = "",
+) -> Call:
+    """Freeze *bound* arguments into a call.
+
+    Args:
+        id: the id of the call.
+        facts: what the tool is.
+        bound: a value for every parameter; see :meth:`Binder.bind`.
+        marks: the markers that may come back in an argument.
+        parent: the id of the enclosing guarded call.
+
+    Raises:
+        Malformed: a value is not plain data, not of the annotated type, or
+            holds a forged marker.
+    """
+    arguments: dict[str, Any] = {}
+    injected = _EMPTY
+    returned = _EMPTY
+    for one in facts.parameters:
+        name = one.name
+        value = bound[name]
+        if one.injected:
+            injected = {**injected, name: value}
+        elif one.untrusted:
+            arguments[name] = _untrusted(id, one, value, marks)
+        else:
+            # The usual case first: a short plain text or number of just the right type.
+            kind = type(value)
+            exact = one.exact is not None and kind in one.exact
+            if exact and kind is str and not _marked(value, marks):
+                arguments[name] = value
+                continue
+            value, label = _frozen(one, value, marks)
+            if not exact and not one.accepts(thaw(value)):
+                raise Malformed(_mismatch(one), name)
+            arguments[name] = value
+            if label is not None:
+                returned = {**returned, name: label}
+    return Call(id, facts, arguments, injected, returned, parent)
+
+
+def _marked(text: str, marks: tuple[RunMarks, ...]) -> bool:
+    for one in marks:  # noqa: SIM110 (this is the hot path; any() would cost a generator)
+        if one.nonce in text:
+            return True
+    return False
+
+
+def _frozen(
+    one: Parameter, value: Any, marks: tuple[RunMarks, ...]
+) -> tuple[Any, Label | None]:
+    found: list[Label] = []
+
+    def read(text: str) -> str:
+        text, label = read_back(text, *marks)
+        if label is not None:
+            found.append(label)
+        return text
+
+    try:
+        frozen = freeze(value, read)
+    except Forged:
+        problem = "holds part of a marker of untrusted content; pass the content without markers"
+    except Unfreezable as refusal:
+        problem = str(refusal)
+    except Exception as error:  # noqa: BLE001 (a model's own code may raise anything)
+        problem = f"cannot be read ({type(error).__name__})"
+    else:
+        label = None
+        for each in found:
+            label = each if label is None else label | each
+        return frozen, label
+    raise Malformed(f"argument {one.name!r} {problem}", one.name)
+
+
+def _untrusted(
+    call: str, one: Parameter, value: Any, marks: tuple[RunMarks, ...]
+) -> Untrusted[Any]:
+    label = _AGENT
+    if type(value) is Untrusted:
+        label, value = value.label, content(value)
+    frozen, found = _frozen(one, value, marks)
+    if not one.accepts(thaw(frozen)):
+        raise Malformed(_mismatch(one), one.name)
+    if found is not None:
+        label |= found
+    return labelled(frozen, label, marks[0], call)
+
+
+def _mismatch(one: Parameter) -> str:
+    shown = one.shown.__name__ if isinstance(one.shown, type) else str(one.shown)
+    return f"argument {one.name!r} is not of the declared type {shown}; values are never converted"

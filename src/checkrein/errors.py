@@ -1,0 +1,113 @@
+"""What can go wrong, as one tree.
+
+::
+
+    CheckreinError
+    ├── Denied                          policy said no
+    ├── Suspended                       a person has yet to answer; call again later
+    ├── MisuseError (TypeError)         the caller misused this library
+    ├── ConfigurationError (ValueError) a grant, a gate or a log was set up wrongly
+    ├── TamperedError                   data was changed by somebody
+    └── LogError                        the audit log cannot take or give an entry
+        └── Unrecorded                  the action happened, its record did not
+
+"Denied" is not "broken": a retry loop may catch what is broken, and must not
+turn a denial into an attempt with other words. For the same reason ``Denied``
+is no ``OSError`` (file code swallows those) and never a ``BaseException``
+(some agent frameworks lose or hang on those).
+
+Each error has one string argument that is safe to show to a model: it holds
+no argument value. What a program needs is in typed attributes.
+"""
+
+from __future__ import annotations
+
+
+class CheckreinError(Exception):
+    """The root: ``except CheckreinError`` catches all that this library raises."""
+
+
+class Denied(CheckreinError):
+    """Policy said no. The tool's body did not run.
+
+    Attributes:
+        rule: the stable id of the rule that decided, ``permission.missing`` for example.
+        tool: the name of the tool.
+        call: the id of the call in the audit log, ``""`` where no run was active.
+        arguments: the names of the arguments that the findings are about.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        rule: str = "",
+        tool: str = "",
+        call: str = "",
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.tool = tool
+        self.call = call
+        self.arguments = arguments
+
+
+class Suspended(CheckreinError):
+    """A person has yet to answer; nothing ran, and no budget was used.
+
+    Attributes:
+        tool: the name of the tool.
+        call: the id of the call.
+        confirmation: the id of the open confirmation.
+    """
+
+    def __init__(
+        self, message: str, *, tool: str = "", call: str = "", confirmation: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.tool = tool
+        self.call = call
+        self.confirmation = confirmation
+
+
+class MisuseError(CheckreinError, TypeError):
+    """The caller misused this library; the message says how to do it right."""
+
+
+class ConfigurationError(CheckreinError, ValueError):
+    """A grant, a constraint, a gate or a log was set up wrongly."""
+
+
+class TamperedError(CheckreinError):
+    """Data that must not change was changed.
+
+    Attributes:
+        where: the file, entry or field that does not agree with the rest.
+    """
+
+    def __init__(self, message: str, *, where: str = "") -> None:
+        super().__init__(message)
+        self.where = where
+
+
+class LogError(CheckreinError):
+    """The audit log cannot take or give an entry."""
+
+
+class Unrecorded(LogError):
+    """The action happened, its outcome could not be recorded. Do not retry.
+
+    Attributes:
+        result: what the tool returned.
+        tool: the name of the tool.
+        call: the id of the call, whose intent is in the log.
+    """
+
+    def __init__(
+        self, message: str, *, result: object = None, tool: str = "", call: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.result = result
+        self.tool = tool
+        self.call = call

@@ -1,0 +1,87 @@
+"""What is written down: the entries of the audit log, as plain JSON data.
+
+Every entry has ``v`` (1), ``type``, ``time`` (nanoseconds since the epoch),
+``run`` and ``seq`` (from 0, without gaps, per run).
+
+======================  ======================================================
+type                    further fields
+======================  ======================================================
+``run.opened``          agent, grants, permissions, parent, call, exposed
+``run.closed``          calls, exposed, private
+``run.exposed``         sources
+``run.locked``          reason
+``run.stopped``         reason
+``instruction``         text
+``trusted``             values (how many)
+``call.allowed``        call, agent, tool, effect, resource, arguments, digest,
+                        grants, findings (those a person approved), parent, exposed
+``call.denied``         the same, with the findings that decided
+``call.outcome``        call, status, error (a type's name), result, ms
+``confirmation.asked``  call, confirmation, digest, rules, reasons
+``confirmation.answered``  call, confirmation, answer, by, reason
+``endorsement``         sources, reason, tool, parameter
+``reveal``              sources, reason, call
+======================  ======================================================
+
+``call.allowed`` is the intent: of a tool that changes state or reaches outside
+it is durable before the body runs. ``status`` is ``done``, ``raised``,
+``closed`` (a stream that its consumer left), ``suspended``, ``cancelled``
+(before the body) or ``in doubt`` (cancelled in the body).
+
+Plain arguments are written as they are, cut at 1,000 letters with their length
+beside. Untrusted payload is written as its sources and length. The digest is
+salted with a secret of the run, since a bare digest of a short text can be
+guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+from checkrein.untrusted import Untrusted, content
+
+if TYPE_CHECKING:
+    from checkrein.calls import Call
+
+_MAX_TEXT: Final = 1000
+_INT64: Final = 1 << 63
+
+
+def loggable(value: Any) -> Any:
+    """Return JSON data for *value*: itself where that is possible, else a description."""
+    kind = type(value)
+    if kind is str:
+        if len(value) > _MAX_TEXT:
+            return {"start": _utf8(value[:_MAX_TEXT]), "letters": len(value)}
+        return value if value.isascii() else _utf8(value)
+    if kind is bool or value is None or kind is float:
+        return value
+    if kind is int:
+        return value if -_INT64 <= value < _INT64 else {"number": hex(value)[:_MAX_TEXT]}
+    if kind is Untrusted:
+        inner = content(value)
+        size = len(inner) if isinstance(inner, str | bytes | tuple) else 1
+        return {"untrusted": list(value.label.names), "size": size}
+    text = repr(value)
+    return {"type": kind.__name__, "start": _utf8(text[:_MAX_TEXT]), "letters": len(text)}
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def describe_call(call: Call, agent: str, salt: bytes, grants: list[str]) -> dict[str, Any]:
+    """Return the fields that every entry about the decision on *call* has."""
+    facts = call.facts
+    return {
+        "call": call.id,
+        "agent": agent,
+        "tool": facts.name,
+        "effect": facts.effect.value,
+        "resource": facts.source,
+        "arguments": {name: loggable(value) for name, value in call.arguments.items()},
+        "digest": hashlib.sha256(salt + call.digest).hexdigest(),
+        "grants": grants,
+        "parent": call.parent,
+    }

@@ -1,0 +1,426 @@
+"""What a tool is: the facts that its decorators and its signature state.
+
+Policy says what is allowed now; facts say what a call would be. They are read
+once, at decoration, where a mistake costs least:
+
+* a *claim* per decorator: effect, resource, external, private;
+* a :class:`Parameter` per parameter: plain (needs a trusted origin when the
+  tool changes state or reaches outside), ``Untrusted[...]`` (tolerates
+  anything), injected (given by the framework, passed on by identity);
+* what comes back: ``Untrusted[...]``, a closed type, or plain data.
+
+The host framework is shown a resolved signature with plain parameter types
+(``body: str`` for ``body: Untrusted[str]``), since wrapper classes in
+annotations survive few frameworks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import types
+import typing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic import TypeAdapter
+
+from checkrein.errors import MisuseError
+from checkrein.untrusted import Untrusted
+
+MISSING: Final = inspect.Parameter.empty
+
+
+class Effect(StrEnum):
+    """What a tool does to the world, weakest first."""
+
+    READS = "reads"
+    WRITES = "writes"
+    IRREVERSIBLE = "irreversible"
+
+    @property
+    def rank(self) -> int:
+        """Where the effect stands among the others; higher is stronger."""
+        return list(Effect).index(self)
+
+
+class Mark(Enum):
+    """A word for ``Annotated[...]`` about one parameter."""
+
+    INJECTED = "injected"
+    COMPOSED = "composed"
+
+    def __repr__(self) -> str:
+        return f"checkrein.{self.value}"
+
+
+injected: Final = Mark.INJECTED
+"""``Annotated[Context, injected]``: the framework gives it; outside digest and log."""
+
+composed: Final = Mark.COMPOSED
+"""``Annotated[str, composed]``: the model may word it, within a constraint of the grant."""
+
+_INJECTED_TYPES: set[type[Any]] = set()
+TAINTED_RESOURCES: set[str] = set()
+"""What some decorated tool writes untrusted content into; such a tool exists for good."""
+
+_STREAMS: Final = frozenset(
+    {Iterator, Iterable, Generator, AsyncIterator, AsyncIterable, AsyncGenerator}
+)
+
+
+def register_injected(kind: type[Any]) -> None:
+    """Treat every parameter annotated with *kind* as injected, for integrations.
+
+    Call it before the tools are decorated.
+    """
+    _INJECTED_TYPES.add(kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one decorator states.
+
+    Args:
+        effect: what the tool does.
+        resource: what it does it to, in dotted form, ``mail.send`` for example.
+        external: whether it reaches outside the trust boundary.
+        private: whether what it reads is for some people only.
+    """
+
+    effect: Effect
+    resource: str
+    external: bool = False
+    private: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parameter:
+    """One parameter of a tool.
+
+    Attributes:
+        name: its name.
+        default: the developer's constant, ``MISSING`` if it must be given.
+        shown: the annotation that a framework sees, plain and resolved.
+        untrusted: declared ``Untrusted[...]``.
+        injected: passed by identity, outside policy, digest and log.
+        composed: declared ``Annotated[..., composed]``.
+        closed: of a type with no room for text: bool, number, ``Literal``, enum, None.
+        exact: the types that the annotation accepts as they are, if that is all there is to check.
+        adapter: checks values strictly where ``exact`` is not enough.
+    """
+
+    name: str
+    kind: inspect._ParameterKind
+    default: Any
+    shown: Any
+    untrusted: bool
+    injected: bool
+    composed: bool
+    closed: bool
+    exact: frozenset[type[Any]] | None
+    adapter: TypeAdapter[Any] | None
+
+    def accepts(self, value: Any) -> bool:
+        """Say whether *value* is of the annotated type, without coercing it."""
+        if self.exact is not None:
+            return type(value) in self.exact
+        if self.adapter is None:
+            return True
+        try:
+            self.adapter.validate_python(value, strict=True)
+        except Exception:  # noqa: BLE001 (a validator may raise anything; no is the safe answer)
+            return False
+        return True
+
+
+class Returns(StrEnum):
+    """What kind of value comes back."""
+
+    UNTRUSTED = "untrusted"
+    CLOSED = "closed"
+    PLAIN = "plain"
+    TRUSTED = "trusted"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ToolFacts:
+    """All that is known about a tool before it is called. Compared by identity."""
+
+    name: str
+    claims: tuple[Claim, ...]
+    parameters: tuple[Parameter, ...]
+    returns: Returns
+    evidence: bool
+    streams: bool
+    signature: inspect.Signature
+    definition: bytes
+    # Derived once, for the rules and for the hot path.
+    effect: Effect = field(init=False)
+    external: bool = field(init=False)
+    private: bool = field(init=False)
+    changes: bool = field(init=False)
+    guarded_origin: bool = field(init=False)
+    by_name: dict[str, Parameter] = field(init=False)
+    plain: tuple[str, ...] = field(init=False)
+    source: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        effect = max((claim.effect for claim in self.claims), key=lambda one: one.rank)
+        put(self, "effect", effect)
+        put(self, "external", any(claim.external for claim in self.claims))
+        put(self, "private", any(claim.private for claim in self.claims))
+        put(self, "changes", effect is not Effect.READS)
+        put(self, "guarded_origin", self.changes or self.external)
+        put(self, "by_name", {one.name: one for one in self.parameters})
+        plain = (one.name for one in self.parameters if not one.injected and not one.untrusted)
+        put(self, "plain", tuple(plain))
+        put(self, "source", "+".join(claim.resource for claim in self.claims))
+
+    def meets(self, resources: Iterable[str]) -> bool:
+        """Say whether a claim is about one of *resources*, about a part of one, or around one."""
+        return any(
+            claim.resource == other
+            or claim.resource.startswith(other + ".")
+            or other.startswith(claim.resource + ".")
+            for claim in self.claims
+            for other in resources
+        )
+
+    def with_claim(self, claim: Claim, *, evidence: bool, trusted: bool) -> ToolFacts:
+        """Return the facts joined with those of one more decorator."""
+        returns = Returns.TRUSTED if trusted else self.returns
+        return _checked(
+            ToolFacts(
+                self.name,
+                (*self.claims, claim),
+                self.parameters,
+                returns,
+                self.evidence or evidence,
+                self.streams,
+                self.signature,
+                _definition(self.name, self.signature, self.definition, (*self.claims, claim)),
+            )
+        )
+
+
+def read_facts(
+    function: Callable[..., Any], claim: Claim, *, evidence: bool, trusted: bool
+) -> ToolFacts:
+    """Return the facts of *function* under its first decorator.
+
+    Raises:
+        MisuseError: an annotation cannot be resolved or checked, or the
+            function returns plain data from outside.
+    """
+    name = getattr(function, "__qualname__", "tool").rpartition("<locals>.")[2]
+    original = inspect.unwrap(function)
+    hints = _hints(original, name)
+    signature = inspect.signature(function)
+    parameters = tuple(
+        _parameter(one, hints.get(one.name, MISSING), function, position)
+        for position, one in enumerate(signature.parameters.values())
+    )
+    shown = signature.replace(
+        parameters=[
+            one.replace(annotation=ours.shown)
+            for one, ours in zip(signature.parameters.values(), parameters, strict=True)
+        ],
+        return_annotation=hints.get("return", MISSING),
+    )
+    returns = Returns.TRUSTED if trusted else _returns(hints.get("return", MISSING))
+    streams = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    doc = (inspect.getdoc(function) or "").encode("utf-8", "surrogatepass")
+    return _checked(
+        ToolFacts(
+            name, (claim,), parameters, returns, evidence, streams, shown,
+            _definition(name, shown, doc, (claim,)),
+        )
+    )  # fmt: skip
+
+
+def _checked(facts: ToolFacts) -> ToolFacts:
+    if facts.external and facts.returns is Returns.PLAIN:
+        raise MisuseError(
+            f"{facts.name} reaches outside, so what it returns was written outside: annotate "
+            "the return as Untrusted[...], as a closed type (None, bool, a number, Literal, an "
+            'enum), or say returns="trusted"'
+        )
+    if facts.evidence and facts.returns is Returns.UNTRUSTED:
+        raise MisuseError(f"{facts.name}: untrusted content is no evidence; drop evidence=True")
+    if facts.changes and any(one.untrusted for one in facts.parameters):
+        TAINTED_RESOURCES.update(claim.resource for claim in facts.claims)
+    return facts
+
+
+def _definition(
+    name: str, signature: inspect.Signature, before: bytes, claims: tuple[Claim, ...]
+) -> bytes:
+    parts = [name.encode(), str(signature).encode(), before, repr(claims).encode()]
+    framed = b"".join(b"%d:%b" % (len(part), part) for part in parts)
+    return hashlib.sha256(b"checkrein/tool/v1\n" + framed).digest()
+
+
+# -- annotations ---------------------------------------------------------------------------
+
+
+def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise MisuseError(
+            f"{name}: the annotation {error.name!r} is not known where the function is decorated; "
+            "define or import it at module level, above the function"
+        ) from None
+    except TypeError as error:
+        raise MisuseError(f"{name}: its annotations cannot be resolved ({error})") from None
+
+
+def _parameter(
+    one: inspect.Parameter, hint: Any, function: Callable[..., Any], position: int
+) -> Parameter:
+    marks, hint = _split_marks(hint)
+    receiver = position == 0 and hint is MISSING and _is_receiver(one.name, function)
+    inside = receiver or Mark.INJECTED in marks or _is_injected_type(hint)
+    shown, untrusted = (hint, False) if inside else _plain(hint, one.name)
+    exact, adapter = (None, None) if inside else _checker(shown, one)
+    return Parameter(
+        name=one.name,
+        kind=one.kind,
+        default=one.default,
+        shown=shown,
+        untrusted=untrusted,
+        injected=inside,
+        composed=Mark.COMPOSED in marks,
+        closed=not inside and is_closed(shown),
+        exact=exact,
+        adapter=adapter,
+    )
+
+
+def _is_receiver(name: str, function: Callable[..., Any]) -> bool:
+    if name not in {"self", "cls"} or inspect.ismethod(function):
+        return False
+    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+    return bool(owner) and not owner.endswith("<locals>")
+
+
+def _is_injected_type(hint: Any) -> bool:
+    base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return (get_origin(base) or base) in _INJECTED_TYPES if _hashable(base) else False
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _split_marks(hint: Any) -> tuple[set[Mark], Any]:
+    """Take our own words out of ``Annotated[...]``, so that no framework meets them."""
+    if get_origin(hint) is not Annotated:
+        return set(), hint
+    inner, *words = get_args(hint)
+    marks = {word for word in words if isinstance(word, Mark)}
+    others = [word for word in words if not isinstance(word, Mark)]
+    return marks, Annotated[(inner, *others)] if others else inner
+
+
+def _plain(hint: Any, name: str) -> tuple[Any, bool]:
+    """Return the annotation without ``Untrusted``, and whether it was there."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Untrusted:
+        return Any, True
+    if origin is Untrusted:
+        return arguments[0], True
+    if origin is Annotated:
+        inner, untrusted = _plain(arguments[0], name)
+        return Annotated[(inner, *arguments[1:])], untrusted
+    if origin in {Union, types.UnionType}:
+        parts = [_plain(one, name) for one in arguments]
+        if any(untrusted for _, untrusted in parts):
+            return Union[tuple(part for part, _ in parts)], True  # noqa: UP007 (built at run time)
+        return hint, False
+    if any(_mentions_untrusted(one) for one in arguments):
+        raise MisuseError(
+            f"parameter {name!r}: put Untrusted outside, Untrusted[list[str]] for example; "
+            "inside a container the guard cannot label it"
+        )
+    return hint, False
+
+
+def _mentions_untrusted(hint: Any) -> bool:
+    return (
+        hint is Untrusted
+        or get_origin(hint) is Untrusted
+        or any(_mentions_untrusted(one) for one in get_args(hint))
+    )
+
+
+_EXACT: Final[dict[Any, frozenset[type[Any]]]] = {
+    str: frozenset({str}),
+    int: frozenset({int}),
+    float: frozenset({float, int}),  # as PEP 484 has it; bool is neither
+    bool: frozenset({bool}),
+    bytes: frozenset({bytes}),
+    None: frozenset({type(None)}),
+    type(None): frozenset({type(None)}),
+}
+
+
+def _checker(
+    hint: Any, one: inspect.Parameter
+) -> tuple[frozenset[type[Any]] | None, TypeAdapter[Any] | None]:
+    if hint is MISSING or hint is Any or hint is object:
+        return None, None
+    if one.kind is inspect.Parameter.VAR_POSITIONAL:
+        hint = tuple[hint, ...]
+    elif one.kind is inspect.Parameter.VAR_KEYWORD:
+        hint = dict[str, hint]
+    elif _hashable(hint) and hint in _EXACT:
+        return _EXACT[hint], None
+    try:
+        return None, TypeAdapter(hint)
+    except Exception:  # noqa: BLE001 (pydantic has many ways to say no)
+        reason = f"parameter {one.name!r}: {hint!r} is not plain data"
+    raise MisuseError(
+        f"{reason}; annotate it Annotated[..., injected] if the framework gives it, "
+        "else use str, numbers, dates, lists, dicts, dataclasses or pydantic models"
+    )
+
+
+def is_closed(hint: Any) -> bool:
+    """Say whether a type leaves no room for text: None, bool, a number, ``Literal``, an enum."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return is_closed(arguments[0])
+    if origin in {Union, types.UnionType}:
+        return all(is_closed(one) for one in arguments)
+    if origin is Literal:
+        return True
+    if _hashable(hint) and hint in {None, type(None), bool, int, float}:
+        return True
+    return isinstance(hint, type) and issubclass(hint, Enum)
+
+
+def _returns(hint: Any) -> Returns:
+    while get_origin(hint) in _STREAMS:
+        hint = get_args(hint)[0]
+    if hint is MISSING:
+        return Returns.PLAIN
+    if _mentions_untrusted(hint):
+        return Returns.UNTRUSTED
+    return Returns.CLOSED if is_closed(hint) else Returns.PLAIN

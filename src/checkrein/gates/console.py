@@ -1,0 +1,73 @@
+"""A gate that asks at the terminal."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from typing import TextIO, final
+
+from checkrein.confirmations import Confirmation, Verdict
+from checkrein.gates.visible import shown, visible
+
+_YES = "yes"
+_SUSPICIOUS = "suspicious"
+
+
+@final
+class ConsoleGate:
+    """Shows the whole call at the terminal and takes a typed answer.
+
+    ``yes``, in full, approves. ``suspicious`` denies and locks the run.
+    Anything else, and an empty line, denies. Where no terminal is attached,
+    nobody can be asked, and the call is denied.
+
+    Args:
+        by: who sits there; the login name if left out.
+        reader: where answers come from, for tests.
+        writer: where the question goes, for tests.
+    """
+
+    def __init__(
+        self, *, by: str = "", reader: TextIO | None = None, writer: TextIO | None = None
+    ) -> None:
+        self._by = by
+        self._reader = reader
+        self._writer = writer
+
+    def ask(self, confirmation: Confirmation) -> Verdict | None:
+        """Return the verdict typed at the terminal; ``None`` where there is none."""
+        reader = self._reader or sys.stdin
+        writer = self._writer or sys.stderr
+        if self._reader is None and not (reader is not None and reader.isatty()):
+            return None
+        writer.write(question_text(confirmation))
+        writer.flush()
+        line = reader.readline()
+        if not line:
+            return None
+        answer = line.strip().lower()
+        by = self._by or getpass.getuser()
+        if answer == _YES:
+            return confirmation.approve(by=by)
+        return confirmation.deny(by=by, suspicious=answer == _SUSPICIOUS)
+
+
+def question_text(confirmation: Confirmation) -> str:
+    """Return the question as it is shown: every argument in full, every character visible."""
+    one = confirmation
+    lines = [
+        "",
+        f"{visible(one.agent)} wants to call {visible(one.tool)}",
+        f"  effect     {visible(one.effect)} on {visible(one.resource)}",
+    ]
+    for argument in one.arguments:
+        lines.append(f"  {visible(argument.name):<10} {shown(argument.value)}")
+        note = f"from {argument.origin}" if argument.untrusted else argument.origin
+        lines.append(f"  {'':<10} origin: {visible(note)}")
+        if argument.concern:
+            lines.append(f"  {'':<10} ! {visible(argument.concern)}")
+    lines.append("  why you are asked:")
+    lines += [f"    - {visible(reason)}" for reason in one.reasons]
+    lines.append(f"  call {visible(one.call)}, digest {one.digest[:16]}")
+    lines.append(f"Type {_YES!r} to allow it, {_SUSPICIOUS!r} to deny and lock the run: ")
+    return "\n".join(lines)

@@ -1,0 +1,71 @@
+"""Text made visible: what a person approves must be what they see.
+
+Every character that a terminal may act on, or that shows nothing, or that
+turns the direction of writing, is written as an escape: ``\\x1b``, ``\\u202e``.
+Backslashes are doubled, so that an escape cannot be forged. Letters, accents,
+punctuation and line breaks inside quotes stay readable.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from checkrein.freezing import FrozenObject, FrozenSet
+from checkrein.untrusted import Untrusted, content
+
+# Letters, marks, numbers, punctuation and symbols show; plain space is the one blank.
+_SHOWN = frozenset("LMNPS")
+
+
+def visible(text: str) -> str:
+    """Return *text* with everything that does not show written as an escape.
+
+    Example:
+        >>> print(visible("a\\x1b[2Jb\\u202ec\\n"))
+        a\\x1b[2Jb\\u202ec\\n
+    """
+    return "".join(_shown(letter) for letter in text)
+
+
+def _shown(letter: str) -> str:
+    if letter == "\\":
+        return "\\\\"
+    if " " <= letter <= "~":
+        return letter
+    if unicodedata.category(letter)[0] in _SHOWN and not _fills(letter):
+        return letter
+    return letter.encode("unicode_escape").decode("ascii")
+
+
+def _fills(letter: str) -> bool:
+    """Say whether a letter or mark shows nothing: fillers and variation selectors."""
+    point = ord(letter)
+    return (
+        letter in "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\u2800"
+        or 0xFE00 <= point <= 0xFE0F
+        or 0x180B <= point <= 0x180F
+        or 0xE0000 <= point <= 0xE0FFF
+    )
+
+
+def shown(value: Any) -> str:
+    """Return a frozen value in full, in Python's spelling, every character visible."""
+    if isinstance(value, Untrusted):
+        return shown(content(value))
+    if isinstance(value, str) and type(value) is str:
+        return '"' + visible(value).replace('"', '\\"') + '"'
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{shown(k)}: {shown(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, FrozenObject):
+        fields = {**value.fields, **(value.extra or {})}
+        inside = ", ".join(f"{visible(str(k))}={shown(v)}" for k, v in fields.items())
+        return f"{value.kind.__name__}({inside})"
+    if isinstance(value, tuple):
+        inside = ", ".join(shown(item) for item in value)
+        return f"({inside})" if type(value) is tuple else f"[{inside}]"
+    if isinstance(value, frozenset):
+        inside = ", ".join(sorted(shown(item) for item in value))
+        return f"{{{inside}}}" if isinstance(value, FrozenSet) else f"frozenset({{{inside}}})"
+    return visible(repr(value))

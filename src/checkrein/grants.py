@@ -1,0 +1,495 @@
+"""What is allowed: permissions, and grants made of them.
+
+A permission names a resource and what it asks of the arguments. The rules:
+
+* Deny by default: what no permission covers is not allowed.
+* A resource is dotted text; ``*`` stands for one segment, ``**``, at the end,
+  for one or more. A wildcard covers reads that stay inside; it covers state
+  changes only where ``effects(...)`` says so, and external reads never.
+* Closed world: a permission that constrains one argument must mention every
+  plain argument that is not left at the tool's default. ``others(anything)``
+  opts out, visibly. ``Untrusted[...]`` parameters are payload and need no
+  mention; one may constrain them all the same.
+* A constraint meets defaults too, and hands over the value to use.
+* Several permissions for one resource are alternatives. Several grants in a
+  chain (a run inside a run) must each allow the call.
+* Several decorators on one tool are several claims; each needs a permission.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from checkrein.constraints import Constraint, Refused
+from checkrein.errors import ConfigurationError
+from checkrein.facts import MISSING, Claim, Effect, ToolFacts
+from checkrein.freezing import Unfreezable, encode, freeze
+from checkrein.untrusted import Untrusted, content, labelled
+
+if TYPE_CHECKING:
+    from checkrein.calls import Call
+    from checkrein.ports import Clock
+
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+
+
+# -- the parts of a permission -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How often a permission may be used. See :func:`budget`."""
+
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """Which effects a permission covers. See :func:`effects`."""
+
+    allowed: frozenset[Effect]
+
+
+@dataclass(frozen=True, slots=True)
+class Preapproved:
+    """When an irreversible call is not asked about. See :func:`preapproved`."""
+
+    when: Literal["unexposed", "always"]
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What holds for arguments that a permission does not name. See :func:`others`."""
+
+    constraint: Constraint
+
+
+Option = Budget | Effects | Preapproved | Others
+
+
+def budget(*, times: int) -> Budget:
+    """Allow *times* uses in all, across the threads, tasks and runs that share the grant.
+
+    A use is reserved when the call is allowed and spent when its body starts.
+    A call that is denied, suspended or cancelled before that gives it back.
+    """
+    if type(times) is not int or times < 0:
+        raise ConfigurationError("budget(times=...) takes a whole number of at least 0")
+    return Budget(times)
+
+
+def effects(*allowed: str | Effect) -> Effects:
+    """Say which effects the permission covers: ``"reads"``, ``"writes"``, ``"irreversible"``.
+
+    This is how a wildcard comes to cover more than reading.
+    """
+    try:
+        named = frozenset(Effect(one) for one in allowed)
+    except ValueError:
+        raise ConfigurationError(
+            f"effects() takes {', '.join(Effect)}; each effect is named"
+        ) from None
+    if not named:
+        raise ConfigurationError("effects() without names would allow nothing; leave it out")
+    return Effects(named)
+
+
+def preapproved(when: Literal["unexposed", "always"]) -> Preapproved:
+    """Skip the question that an irreversible call asks.
+
+    Args:
+        when: ``"unexposed"``, while the run has seen nothing untrusted, or
+            ``"always"``. Questions about origins are asked all the same.
+    """
+    if when not in {"unexposed", "always"}:
+        raise ConfigurationError('preapproved() takes "unexposed" or "always"')
+    return Preapproved(when)
+
+
+def others(constraint: Constraint) -> Others:
+    """Say what holds for the arguments that the permission does not name."""
+    return Others(_constraint(constraint, "others(...)"))
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """Leave to use one resource, or those that a pattern names. Made by :func:`allow`.
+
+    Attributes:
+        resource: the dotted name or pattern.
+        constraints: what is asked of arguments, by name.
+        others: what is asked of arguments that have no constraint of their own.
+        effects: the effects covered; ``None``: all for a full name, reads for a wildcard.
+        times: how many uses there are, ``None`` for no limit.
+        preapproved: when an irreversible call is not asked about, ``""`` for never.
+    """
+
+    resource: str
+    constraints: Mapping[str, Constraint] = field(default_factory=lambda: MappingProxyType({}))
+    others: Constraint | None = None
+    effects: frozenset[Effect] | None = None
+    times: int | None = None
+    preapproved: Literal["", "unexposed", "always"] = ""
+    unlimited: bool = False  # only everything() sets this
+
+    @property
+    def wildcard(self) -> bool:
+        """Whether the resource is a pattern."""
+        return "*" in self.resource
+
+    def covers(self, claim: Claim) -> bool:
+        """Say whether the permission is about what *claim* states."""
+        if self.unlimited:
+            return True
+        if self.effects is not None and claim.effect not in self.effects:
+            return False
+        if not self.wildcard:
+            return self.resource == claim.resource
+        if claim.effect is Effect.READS:
+            if claim.external:
+                return False
+        elif self.effects is None:
+            return False
+        return _pattern_fits(self.resource.split("."), claim.resource.split("."))
+
+    def constraint_for(self, name: str) -> Constraint | None:
+        """Return what is asked of the argument *name*."""
+        return self.constraints.get(name, self.others)
+
+    def __str__(self) -> str:
+        asked = [f"{name}={constraint!r}" for name, constraint in self.constraints.items()]
+        return f"allow({', '.join([repr(self.resource), *asked])})"
+
+
+def _pattern_fits(pattern: list[str], name: list[str]) -> bool:
+    if pattern[-1] == "**":
+        pattern = pattern[:-1]
+        if len(name) <= len(pattern):
+            return False
+        name = name[: len(pattern)]
+    return len(pattern) == len(name) and all(
+        one in {"*", other} for one, other in zip(pattern, name, strict=True)
+    )
+
+
+def allow(resource: str, /, *options: Option, **constraints: Constraint) -> Permission:
+    """Allow the use of *resource*.
+
+    What is positional speaks of the permission, what is a keyword speaks of
+    the tool's arguments, so that a tool may have a parameter called ``times``.
+
+    Args:
+        resource: a dotted name, ``mail.send``, or a pattern, ``mail.*``.
+        options: ``budget(...)``, ``effects(...)``, ``preapproved(...)``, ``others(...)``.
+        constraints: what is asked of arguments; see :mod:`checkrein.constraints`.
+
+    Raises:
+        ConfigurationError: an impossible resource, an option twice, or a plain
+            value where a constraint belongs.
+
+    Example:
+        >>> from checkrein.constraints import email_domain
+        >>> allow("mail.send", budget(times=5), to=email_domain("acme.com")).times
+        5
+    """
+    _check_resource(resource)
+    chosen: dict[type[Option], Option] = {}
+    for option in options:
+        if not isinstance(option, Budget | Effects | Preapproved | Others):
+            raise ConfigurationError(
+                f"allow({resource!r}): {type(option).__name__} is no option; positional are "
+                "budget(...), effects(...), preapproved(...), others(...); "
+                "constraints on arguments are keywords"
+            )
+        if type(option) in chosen:
+            raise ConfigurationError(f"allow({resource!r}) has {type(option).__name__} twice")
+        chosen[type(option)] = option
+    uses, covered, skipped, rest = (
+        chosen.get(kind) for kind in (Budget, Effects, Preapproved, Others)
+    )
+    return Permission(
+        resource,
+        MappingProxyType(
+            {name: _constraint(one, f"{name}=...") for name, one in constraints.items()}
+        ),
+        rest.constraint if isinstance(rest, Others) else None,
+        covered.allowed if isinstance(covered, Effects) else None,
+        uses.times if isinstance(uses, Budget) else None,
+        skipped.when if isinstance(skipped, Preapproved) else "",
+    )
+
+
+def everything() -> Permission:
+    """Return the permission to do all there is. For tests; see :func:`checkrein.testing.permit`."""
+    return Permission("**", unlimited=True)
+
+
+def _constraint(value: Any, where: str) -> Constraint:
+    # A class has the attributes, too; only an instance is a constraint.
+    if isinstance(value, type) or not isinstance(value, Constraint):
+        raise ConfigurationError(
+            f"{where} takes a constraint, exactly({type(value).__name__}) for example; "
+            "see checkrein.constraints"
+        )
+    return value
+
+
+def _check_resource(resource: str) -> None:
+    check_resource(resource.replace("**", "x").replace("*", "x") if _well_starred(resource) else "")
+
+
+def _well_starred(resource: object) -> bool:
+    if not isinstance(resource, str):
+        return False
+    *before, last = resource.split(".")
+    return all(part == "*" or "*" not in part for part in before) and (
+        last in {"*", "**"} or "*" not in last
+    )
+
+
+def check_resource(resource: object) -> None:
+    """Refuse what is not the dotted name of one resource.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    parts = resource.split(".") if isinstance(resource, str) else []
+    if not parts or not all(_SEGMENT.fullmatch(part) for part in parts):
+        raise ConfigurationError(
+            "a resource is dotted text such as mail.send: segments of letters, digits, _ and -; "
+            "in a permission * may stand for one segment and ** for the rest"
+        )
+
+
+# -- grants --------------------------------------------------------------------------------
+
+
+class Grant:
+    """Permissions with an expiry. Immutable.
+
+    Args:
+        permissions: made by :func:`allow`.
+        expires_in: how long the grant is good for, from now.
+        expires_at: until when it is good, instead.
+        not_before: from when it is good.
+        id: its name in the log and for its budgets; random if left out.
+        clock: tells the time, for tests.
+
+    Raises:
+        ConfigurationError: something that is no permission, or an impossible time.
+
+    Example:
+        >>> grant = Grant(allow("mail.inbox"), expires_in=timedelta(minutes=30))
+        >>> [permission.resource for permission in grant.permissions]
+        ['mail.inbox']
+    """
+
+    __slots__ = ("_exact", "_plans", "_wild", "expires", "id", "not_before", "permissions")
+
+    def __init__(
+        self,
+        *permissions: Permission,
+        expires_in: timedelta | None = None,
+        expires_at: datetime | None = None,
+        not_before: datetime | None = None,
+        id: str = "",  # noqa: A002
+        clock: Clock = time.time,
+    ) -> None:
+        for one in permissions:
+            if not isinstance(one, Permission):
+                raise ConfigurationError(
+                    f"a grant is made of permissions, not of {type(one).__name__}: "
+                    'Grant(allow("mail.inbox"), ...)'
+                )
+        if expires_in is not None and expires_at is not None:
+            raise ConfigurationError("give expires_in or expires_at, not both")
+        self.permissions = permissions
+        self.expires = _instant(expires_at, "expires_at")
+        if expires_in is not None:
+            if not isinstance(expires_in, timedelta) or expires_in <= timedelta():
+                raise ConfigurationError("expires_in takes a positive timedelta")
+            self.expires = clock() + expires_in.total_seconds()
+        self.not_before = _instant(not_before, "not_before")
+        self.id = id or secrets.token_hex(8)
+        self._exact: dict[str, list[tuple[int, Permission]]] = {}
+        self._wild: list[tuple[int, Permission]] = []
+        for place in enumerate(permissions):
+            if place[1].wildcard:
+                self._wild.append(place)
+            else:
+                self._exact.setdefault(place[1].resource, []).append(place)
+        self._plans: dict[ToolFacts, tuple[tuple[tuple[int, Permission], ...], ...]] = {}
+
+    def candidates(self, facts: ToolFacts) -> tuple[tuple[tuple[int, Permission], ...], ...]:
+        """Return, for each claim of a tool, the permissions that cover it, with their places."""
+        plan = self._plans.get(facts)
+        if plan is None:
+            plan = tuple(
+                tuple(
+                    place
+                    for place in (*self._exact.get(claim.resource, ()), *self._wild)
+                    if place[1].covers(claim)
+                )
+                for claim in facts.claims
+            )
+            self._plans[facts] = plan
+        return plan
+
+    def __repr__(self) -> str:
+        return f"Grant({', '.join(str(one) for one in self.permissions)}, id={self.id!r})"
+
+
+def _instant(moment: datetime | None, name: str) -> float | None:
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise ConfigurationError(f"{name} takes a datetime with a time zone")
+    return moment.timestamp()
+
+
+# -- admission -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """How one grant of the chain answers a call.
+
+    Attributes:
+        grant: the grant.
+        used: the permissions that admit the call, one for each claim, with their
+            places in the grant; empty if it does not.
+        problem: why not: ``missing`` or ``argument``.
+        message: the reason in words, without values.
+        argument: the argument concerned.
+    """
+
+    grant: Grant
+    used: tuple[tuple[int, Permission], ...] = ()
+    problem: Literal["", "missing", "argument"] = ""
+    message: str = ""
+    argument: str = ""
+
+
+def admit(chain: Iterable[Grant], call: Call) -> tuple[tuple[Admission, ...], Call]:
+    """Ask every grant of *chain* about *call*; return the answers and the normalised call.
+
+    The first grant normalises, the later ones meet its values. Constraints
+    that look at the file system do so here, before anything is decided.
+    """
+    admissions: list[Admission] = []
+    arguments = call.arguments
+    for grant in chain:
+        admission, arguments = _admit(grant, call.facts, arguments)
+        admissions.append(admission)
+    if arguments is not call.arguments:
+        call = call.with_arguments(arguments)
+    return tuple(admissions), call
+
+
+def _admit(
+    grant: Grant, facts: ToolFacts, arguments: dict[str, Any]
+) -> tuple[Admission, dict[str, Any]]:
+    used: list[tuple[int, Permission]] = []
+    normalised = arguments
+    for claim, candidates in zip(facts.claims, grant.candidates(facts), strict=True):
+        refusal: _Refusal | None = None
+        for place in candidates:
+            outcome = _fit(place[1], facts, normalised)
+            if isinstance(outcome, dict):
+                normalised = outcome
+                used.append(place)
+                break
+            refusal = refusal or outcome
+        else:
+            if refusal is None:
+                message = f"no permission covers {claim.effect} {claim.resource}"
+                return Admission(grant, problem="missing", message=message), arguments
+            return (
+                Admission(
+                    grant, problem="argument", message=refusal.message, argument=refusal.argument
+                ),
+                arguments,
+            )
+    return Admission(grant, tuple(used)), normalised
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    message: str
+    argument: str
+
+
+def _fit(
+    permission: Permission, facts: ToolFacts, arguments: dict[str, Any]
+) -> dict[str, Any] | _Refusal:
+    """Return the normalised arguments, or why the permission does not let them through."""
+    constraints = permission.constraints
+    if not constraints and permission.others is None:
+        return arguments
+    for name in constraints:
+        if name not in arguments:
+            return _Refusal(
+                f"the permission constrains {name!r}, which {facts.name} does not take", name
+            )
+    normalised: dict[str, Any] | None = None
+    for name, value in arguments.items():
+        constraint = constraints.get(name, permission.others)
+        if constraint is None:
+            if facts.by_name[name].untrusted or is_default(facts, name, value):
+                continue
+            return _Refusal(
+                f"argument {name!r} is not mentioned by the permission; name it there, "
+                "or add others(anything)",
+                name,
+            )
+        if permission.others is constraint and facts.by_name[name].untrusted:
+            continue  # payload needs no mention, and others() mentions nobody
+        outcome = _normalise(constraint, value, name)
+        if type(outcome) is _Refusal:
+            return outcome
+        if outcome is not value:
+            normalised = dict(arguments) if normalised is None else normalised
+            normalised[name] = outcome
+    return arguments if normalised is None else normalised
+
+
+def _normalise(constraint: Constraint, value: Any, name: str) -> Any:
+    # What a constraint raises besides Refused is its own fault, and still a no.
+    try:
+        if type(value) is Untrusted:
+            inner = content(value)
+            fresh = freeze(constraint.normalise(inner))
+            return value if fresh is inner else labelled(
+                fresh, value.label, value._marks, value._call  # noqa: SLF001
+            )  # fmt: skip
+        result = constraint.normalise(value)
+        return value if result is value else freeze(result)
+    except Refused as refusal:
+        message = f"argument {name!r} {refusal}"
+    except Unfreezable:
+        message = f"the constraint on {name!r} returned what is not plain data"
+    except Exception as error:  # noqa: BLE001
+        message = f"the constraint on {name!r} failed ({type(error).__name__})"
+    return _Refusal(message, name)
+
+
+def is_default(facts: ToolFacts, name: str, value: Any) -> bool:
+    """Say whether *value* is the developer's own constant for the parameter."""
+    one = facts.by_name[name]
+    if value is one.default:
+        return True
+    if one.kind in {one.kind.VAR_POSITIONAL, one.kind.VAR_KEYWORD}:
+        return not value
+    if one.default is MISSING:
+        return False
+    try:
+        return encode(freeze(one.default)) == encode(value)
+    except Unfreezable:
+        return False

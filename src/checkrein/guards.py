@@ -1,0 +1,513 @@
+"""``reads``, ``writes``, ``irreversible``: the decorators, and the drivers behind them.
+
+A decorator states facts and changes nothing else: name, docstring and signature
+stay (with plain, resolved parameter types), a coroutine function stays one, a
+generator function stays one. What happens in a call is in
+:mod:`checkrein.mediation`; a driver here serves its needs, one for plain
+functions, one for coroutines, each also for streams.
+
+Put the decorator *below* the framework's own: it takes functions, not the tool
+objects that frameworks make of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from dataclasses import dataclass
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, Literal, TypeVar, cast
+
+from checkrein.calls import Binder
+from checkrein.errors import Denied, MisuseError
+from checkrein.facts import Claim, Effect, ToolFacts, read_facts
+from checkrein.grants import check_resource
+from checkrein.mediation import (
+    END,
+    Ask,
+    Emit,
+    Failure,
+    Invoke,
+    Left,
+    Mediation,
+    Need,
+    Persist,
+    control_flow,
+    mediate,
+)
+from checkrein.ports import ACTIVE
+from checkrein.runs import Frame, Run, spec_of
+from checkrein.waiting import off_loop, within
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+# -- the decorators ------------------------------------------------------------------------
+
+
+def reads(
+    resource: str,
+    *,
+    private: bool = False,
+    external: bool = False,
+    evidence: bool = False,
+    returns: Literal["trusted"] | None = None,
+) -> Callable[[F], F]:
+    """Guard a tool that only reads.
+
+    Args:
+        resource: what it reads, dotted: ``mail.inbox``.
+        private: what it reads is for some people only.
+        external: it asks somebody outside, who learns the arguments.
+        evidence: what it returns may be trusted as a source of arguments.
+        returns: ``"trusted"`` if content from outside is to be taken as plain data.
+
+    Raises:
+        MisuseError: the target is no plain function, or its signature leaves open
+            what is untrusted.
+
+    Example:
+        >>> from checkrein import Untrusted, reads
+        >>> @reads("mail.inbox", private=True)
+        ... def read_inbox(folder: str = "INBOX") -> Untrusted[str]:
+        ...     return Untrusted("Dear customer, ...")
+    """
+    claim = Claim(Effect.READS, resource, external, private)
+    return _decorator(claim, evidence=evidence, trusted=_is_trusted(returns))
+
+
+def writes(
+    resource: str,
+    *,
+    private: bool = False,
+    external: bool = False,
+    evidence: bool = False,
+    returns: Literal["trusted"] | None = None,
+) -> Callable[[F], F]:
+    """Guard a tool that changes what can be changed back. Arguments as for :func:`reads`."""
+    claim = Claim(Effect.WRITES, resource, external, private)
+    return _decorator(claim, evidence=evidence, trusted=_is_trusted(returns))
+
+
+def irreversible(
+    resource: str,
+    *,
+    private: bool = False,
+    external: bool = False,
+    evidence: bool = False,
+    returns: Literal["trusted"] | None = None,
+) -> Callable[[F], F]:
+    """Guard a tool whose effect cannot be taken back: a person confirms each call.
+
+    Arguments as for :func:`reads`.
+    """
+    claim = Claim(Effect.IRREVERSIBLE, resource, external, private)
+    return _decorator(claim, evidence=evidence, trusted=_is_trusted(returns))
+
+
+def _is_trusted(returns: object) -> bool:
+    if returns not in {None, "trusted"}:
+        raise MisuseError('returns= takes "trusted", or nothing')
+    return returns == "trusted"
+
+
+def definition_of(tool: Callable[..., Any]) -> bytes:
+    """Return the digest of a guarded tool's definition, to pin it with ``Run(pins=...)``."""
+    spec = spec_of(tool)
+    if spec is None:
+        raise MisuseError("definition_of() takes a guarded tool")
+    return spec.facts.definition
+
+
+def _decorator(claim: Claim, *, evidence: bool, trusted: bool) -> Callable[[F], F]:
+    if callable(claim.resource):
+        raise MisuseError('write @reads("resource"), with the resource it reads, not @reads')
+    check_resource(claim.resource)
+
+    def decorate(function: F) -> F:
+        below = spec_of(function)
+        if isinstance(below, Tool):  # stacked decorators join into one guard
+            facts = below.facts.with_claim(claim, evidence=evidence, trusted=trusted)
+            return cast("F", Tool(below.function, facts).wrapper)
+        _refuse_what_is_no_function(function)
+        facts = read_facts(function, claim, evidence=evidence, trusted=trusted)
+        return cast("F", Tool(function, facts).wrapper)
+
+    return decorate
+
+
+def _refuse_what_is_no_function(function: object) -> None:
+    if inspect.isfunction(function) or inspect.ismethod(function):
+        return
+    kind = type(function).__name__
+    if isinstance(function, classmethod | staticmethod):
+        raise MisuseError(f"put this decorator below @{kind}, next to the function")
+    if isinstance(function, functools.partial):
+        raise MisuseError("a partial has no name and no fixed signature: guard a def that calls it")
+    if isinstance(function, type):
+        raise MisuseError("a class is no tool: guard the function or method that acts")
+    raise MisuseError(
+        f"this is a {kind} object, not a function: put the decorator below the framework's own "
+        "decorator, next to the def; for an object with __call__, guard the method"
+    )
+
+
+# -- the guarded function ------------------------------------------------------------------
+
+
+class Tool:
+    """A guarded function: its facts, its binder, its body, and the wrapper that callers get.
+
+    Attributes:
+        function: the original; only the drivers call it.
+        facts: what the tool is.
+        binder: binds arguments to its parameters.
+        wrapper: what takes the function's place.
+    """
+
+    __slots__ = ("binder", "facts", "function", "wrapper")
+
+    def __init__(self, function: Callable[..., Any], facts: ToolFacts) -> None:
+        self.function = function
+        self.facts = facts
+        self.binder = Binder(facts)
+        self.wrapper = self._wrap(_active_frame, ())
+
+    def bound_to(self, run: Run, receiver: tuple[Any, ...]) -> Callable[..., Any]:
+        """Return the guarded function with *run* fixed, *receiver* as its first argument."""
+
+        def frame() -> Frame:
+            return _frame_for(run)
+
+        return self._wrap(frame, receiver)
+
+    def _wrap(
+        self, find_frame: Callable[[], Frame | None], receiver: tuple[Any, ...]
+    ) -> Callable[..., Any]:
+        function, facts, binder = self.function, self.facts, self.binder
+
+        def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mediation:
+            return mediate(facts, binder, find_frame(), receiver + args, kwargs)
+
+        wrapper = _wrapper_for(function, begin)
+        functools.update_wrapper(wrapper, function)
+        shown = facts.signature
+        if receiver:
+            shown = shown.replace(parameters=list(shown.parameters.values())[1:])
+        # Resolved and plain: string annotations and wrapper types survive few frameworks,
+        # and __wrapped__ would lead them back to both.
+        vars(wrapper).pop("__wrapped__", None)
+        vars(wrapper)["__signature__"] = shown
+        wrapper.__annotations__ = {
+            one.name: one.annotation
+            for one in shown.parameters.values()
+            if one.annotation is not inspect.Parameter.empty
+        }
+        if shown.return_annotation is not inspect.Signature.empty:
+            wrapper.__annotations__["return"] = shown.return_annotation
+        vars(wrapper)["__checkrein__"] = self
+        return wrapper
+
+
+def _active_frame() -> Frame | None:
+    frame = ACTIVE.get()
+    return frame if isinstance(frame, Frame) else None
+
+
+def _frame_for(run: Run) -> Frame:
+    """Return the frame for a tool bound to *run*.
+
+    The active frame serves where it belongs to the run or to one inside it.
+    """
+    active = _active_frame()
+    if active is None or active.run.closed:
+        return run.top
+    if run in active.run.line:
+        return active
+    if active.run in run.line:
+        return run.top
+    raise Denied(
+        "the tool is bound to one run and called within another that is no part of it",
+        rule="run.none",
+    )
+
+
+def _wrapper_for(
+    function: Callable[..., Any], begin: Callable[[tuple[Any, ...], dict[str, Any]], Mediation]
+) -> Callable[..., Any]:
+    """Return a function of the same colour as *function* that mediates each call."""
+    if inspect.iscoroutinefunction(function):
+
+        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+            return await _adrive(begin(args, kwargs), function)
+
+        return coroutine
+    if inspect.isasyncgenfunction(function):
+
+        async def asyncgen(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+            stream = _astream(begin(args, kwargs), function)
+            try:
+                async for item in stream:
+                    yield item
+            finally:
+                await stream.aclose()
+
+        return asyncgen
+    if inspect.isgeneratorfunction(function):
+
+        def generator(*args: Any, **kwargs: Any) -> Generator[Any, None, None]:
+            yield from _stream(begin(args, kwargs), function)
+
+        return generator
+
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        return _drive(begin(args, kwargs), function)
+
+    return plain
+
+
+# -- drivers -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The mediation is over; *result* is what the caller gets."""
+
+    result: Any
+
+
+def _send(mediation: Mediation, answer: Any) -> Need | Done:
+    # Alone in its try: a StopIteration of anything else must never read as "go ahead".
+    try:
+        return mediation.send(answer)
+    except StopIteration as end:
+        return Done(end.value)
+
+
+def _throw(mediation: Mediation, error: BaseException) -> Need | Done:
+    try:
+        return mediation.throw(error)
+    except StopIteration as end:
+        return Done(end.value)
+
+
+def _drive(mediation: Mediation, function: Callable[..., Any]) -> Any:
+    """Serve *mediation* for a plain function; return its result."""
+    need = _send(mediation, None)
+    while type(need) is not Done:
+        if type(need) is not Invoke:
+            need = _serve(mediation, need)
+            continue
+        token = ACTIVE.set(need.frame)
+        try:
+            positional, named = need.call.for_body()
+            raw = function(*positional, **named)
+            if type(raw) in _DEFERRED:
+                _refuse_deferred(raw, need)
+        except BaseException as error:  # noqa: BLE001 (thrown on, and raised again there)
+            ACTIVE.reset(token)
+            need = _throw(mediation, error)
+        else:
+            ACTIVE.reset(token)
+            need = _send(mediation, raw)
+    return need.result
+
+
+async def _adrive(mediation: Mediation, function: Callable[..., Any]) -> Any:
+    """Serve *mediation* for a coroutine function; return its result."""
+    need = _send(mediation, None)
+    while type(need) is not Done:
+        if type(need) is not Invoke:
+            need = await _aserve(mediation, need)
+            continue
+        token = ACTIVE.set(need.frame)
+        try:
+            positional, named = need.call.for_body()
+            raw = await function(*positional, **named)
+        except BaseException as error:  # noqa: BLE001 (thrown on, and raised again there)
+            ACTIVE.reset(token)
+            need = _throw(mediation, error)
+        else:
+            ACTIVE.reset(token)
+            need = _send(mediation, raw)
+    return need.result
+
+
+def _stream(mediation: Mediation, function: Callable[..., Any]) -> Generator[Any, None, None]:
+    """Serve *mediation* for a generator function; yield its items. ``send`` is not forwarded."""
+    body: Generator[Any, Any, Any] | None = None
+    frame: Frame | None = None
+    try:
+        need = _send(mediation, None)
+        while type(need) is not Done:
+            if type(need) is Emit:
+                try:
+                    yield need.item
+                except GeneratorExit:
+                    _close_body(body, frame)
+                    _finish(mediation)
+                    raise
+                need = _send(mediation, None)
+                continue
+            if type(need) is not Invoke:
+                need = _serve(mediation, need)
+                continue
+            frame = need.frame
+            token = ACTIVE.set(frame)  # for one step of the body: never across a yield
+            try:
+                if body is None:
+                    positional, named = need.call.for_body()
+                    body = function(*positional, **named)
+                raw = next(body, END)
+            except BaseException as error:  # noqa: BLE001 (as above)
+                ACTIVE.reset(token)
+                need = _throw(mediation, error)
+            else:
+                ACTIVE.reset(token)
+                need = _send(mediation, raw)
+    finally:
+        _close_body(body, frame)
+
+
+async def _astream(mediation: Mediation, function: Callable[..., Any]) -> AsyncGenerator[Any, None]:
+    """Serve *mediation* for an async generator function; yield its items."""
+    body: AsyncGenerator[Any, Any] | None = None
+    frame: Frame | None = None
+    try:
+        need = _send(mediation, None)
+        while type(need) is not Done:
+            if type(need) is Emit:
+                try:
+                    yield need.item
+                except GeneratorExit:
+                    await _aclose_body(body, frame)
+                    _finish(mediation)
+                    raise
+                need = _send(mediation, None)
+                continue
+            if type(need) is not Invoke:
+                need = await _aserve(mediation, need)
+                continue
+            frame = need.frame
+            token = ACTIVE.set(frame)
+            try:
+                if body is None:
+                    positional, named = need.call.for_body()
+                    body = function(*positional, **named)
+                raw = await anext(body, END)
+            except BaseException as error:  # noqa: BLE001 (as above)
+                ACTIVE.reset(token)
+                need = _throw(mediation, error)
+            else:
+                ACTIVE.reset(token)
+                need = _send(mediation, raw)
+    finally:
+        await _aclose_body(body, frame)
+
+
+def _serve(mediation: Mediation, need: Need) -> Need | Done:
+    """Meet the need for an answer or for the log, and return the next need."""
+    answer: Any
+    try:
+        if type(need) is Persist:
+            answer = _persist(need)
+        else:
+            answer = _ask(need)
+            if inspect.isawaitable(answer):
+                _discard(answer)
+                answer = Failure("the gate has to be awaited, and the tool is not async")
+    except BaseException as error:  # noqa: BLE001 (host control flow, or the process is ending)
+        return _throw(mediation, error)
+    return _send(mediation, answer)
+
+
+async def _aserve(mediation: Mediation, need: Need) -> Need | Done:
+    """Meet the need as :func:`_serve` does, awaiting what can be awaited."""
+    answer: Any
+    try:
+        if type(need) is Persist:
+            served = functools.partial(_persist, need)
+            answer = await off_loop(served) if need.durable else served()
+        else:
+            answer = _ask(need)
+            if inspect.isawaitable(answer):
+                answer = await _await_answer(answer, need)
+    except BaseException as error:  # noqa: BLE001 (cancelled, host control flow, or ending)
+        return _throw(mediation, error)
+    return _send(mediation, answer)
+
+
+def _persist(need: Persist) -> Failure | None:
+    try:
+        (need.log.append if need.durable else need.log.enqueue)(need.event)
+    except Exception as error:  # noqa: BLE001 (whatever went wrong, it was not recorded)
+        return Failure(type(error).__name__)
+    return None
+
+
+def _ask(need: Need) -> Any:
+    """Return the gate's answer or an awaitable of it; let only host control flow out."""
+    assert isinstance(need, Ask)
+    try:
+        return need.gate.ask(need.confirmation)
+    except control_flow():
+        raise
+    except Exception as error:  # noqa: BLE001 (a gate that fails has not said yes)
+        return Failure(type(error).__name__)
+
+
+async def _await_answer(answer: Awaitable[Any], need: Need) -> Any:
+    assert isinstance(need, Ask)
+    try:
+        return await within(answer, need.seconds)
+    except control_flow():
+        raise
+    except Exception as error:  # noqa: BLE001 (as above; a time-out is one of these)
+        return Failure(type(error).__name__)
+
+
+def _discard(answer: Any) -> None:
+    if type(answer) is CoroutineType:
+        answer.close()  # never started: without this Python warns that nobody awaited it
+
+
+def _finish(mediation: Mediation) -> None:
+    """Tell *mediation* that the consumer left, and meet its last needs."""
+    need = _throw(mediation, Left())
+    while type(need) is not Done:
+        need = _serve(mediation, need)
+
+
+def _close_body(body: Generator[Any, Any, Any] | None, frame: Frame | None) -> None:
+    if body is None:
+        return
+    token = ACTIVE.set(frame)  # its finally blocks belong to the call
+    try:
+        body.close()
+    finally:
+        ACTIVE.reset(token)
+
+
+async def _aclose_body(body: AsyncGenerator[Any, Any] | None, frame: Frame | None) -> None:
+    if body is None:
+        return
+    token = ACTIVE.set(frame)
+    try:
+        await body.aclose()
+    finally:
+        ACTIVE.reset(token)
+
+
+_DEFERRED = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
+
+
+def _refuse_deferred(raw: Any, need: Invoke) -> None:
+    """Refuse work that would be done after the call is over, outside its mediation."""
+    kind = type(raw).__name__
+    if not isinstance(raw, AsyncGeneratorType):
+        raw.close()
+    raise MisuseError(
+        f"{need.call.facts.name} is a plain function that returned a {kind}, whose work would "
+        "escape the guard: write it as an async or a generator function"
+    )

@@ -1,0 +1,339 @@
+"""The mediation of one call, from its arguments to its outcome in the log.
+
+It is written once, as a generator that does no I/O, for plain, async and
+streaming tools alike::
+
+    bind, freeze -> admit -> decide -> (ask -> decide again) -> intent -> body -> label -> outcome
+
+It yields *needs* and is sent what meets them:
+
+* :class:`Ask`: ask the gate; sent the answer, or a :class:`Failure`;
+* :class:`Persist`: write to the log; sent ``None``, or a :class:`Failure`;
+* :class:`Invoke`: start the tool's body or go on with it; sent what it returns
+  or yields next, ``END`` after its last item;
+* :class:`Emit`: give one labelled item of a stream to the consumer.
+
+It raises to deny. Failures of gate and log are *sent*, as values, so that no
+exception of theirs can be mistaken for an answer; what the body or the host
+raises is *thrown*, and always goes on unchanged. See :mod:`checkrein.guards`
+for the two drivers that serve it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from checkrein.calls import Binder, Call, Malformed
+from checkrein.confirmations import Confirmation, Verdict
+from checkrein.errors import Denied, MisuseError, Suspended, Unrecorded
+from checkrein.ports import Event, Gate, Log, logger
+from checkrein.rules import Decision, Finding, Outcome
+from checkrein.runs import Frame, Ticket
+
+if TYPE_CHECKING:
+    from checkrein.facts import ToolFacts
+    from checkrein.runs import Run
+
+END: Final = object()
+"""Sent for :class:`Invoke` when a stream has no further item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask *gate* about *confirmation*."""
+
+    gate: Gate
+    confirmation: Confirmation
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Write *event* to *log*; if *durable*, wait until it is."""
+
+    log: Log
+    event: Event
+    durable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """Start the body of *call* in *frame*, or go on with it."""
+
+    call: Call
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Give *item* to the consumer of the stream."""
+
+    item: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A gate or a log that could not do what was needed; *error* is its type's name."""
+
+    error: str
+
+
+class Left(Exception):  # noqa: N818 (thrown into the mediation, never seen by users)
+    """The consumer of a stream went away."""
+
+
+Need = Ask | Persist | Invoke | Emit
+Mediation = Generator[Need, Any, Any]
+
+_HOST_CONTROL: list[type[BaseException]] = [Suspended]
+
+
+def register_control_flow(*kinds: type[BaseException]) -> None:
+    """Let exceptions by which a host framework pauses or ends a run pass through gates.
+
+    For integrations. Any other exception of a gate means no.
+    """
+    _HOST_CONTROL.extend(kinds)
+
+
+def control_flow() -> tuple[type[BaseException], ...]:
+    """Return the exceptions that are the host's control flow."""
+    return tuple(_HOST_CONTROL)
+
+
+def mediate(
+    facts: ToolFacts, binder: Binder, frame: Frame | None, args: tuple[Any, ...], kwargs: Any
+) -> Mediation:
+    """Mediate one call. Returns the labelled result; the driver does all the rest.
+
+    Args:
+        facts: what the tool is.
+        binder: binds its arguments.
+        frame: where the call is made, ``None`` outside any run.
+        args: positional arguments, as given.
+        kwargs: keyword arguments, as given.
+    """
+    if frame is None:
+        logger.warning("denied %s: no run is active", facts.name)
+        raise Denied(
+            "no run is active here: call the tool inside `with Run(...)`, "
+            "or hand out run.tools(...) where the context is lost",
+            rule="run.none",
+            tool=facts.name,
+        )
+    run = frame.run
+    call = yield from _open(run, facts, binder, frame, args, kwargs)
+    admissions, call = run.admit(call)
+    ticket = Ticket(run.store)
+    try:
+        decision = run.decide(call, admissions, frame, ticket, frozenset())
+        approved: tuple[Finding, ...] = ()
+        while decision.outcome is Outcome.ASK:
+            yield from _ask(run, call, decision, frame)
+            approved += decision.findings
+            seen = frozenset(one.key for one in approved)
+            decision = run.decide(call, admissions, frame, ticket, seen)
+        if decision.outcome is Outcome.DENY:
+            yield from _deny(run, call, decision.findings)
+        yield from _declare(run, call, approved)
+    except BaseException as error:
+        ticket.give_back()
+        yield from _not_run(run, call, error)
+        raise
+    ticket.spend()
+    return (yield from _perform(run, call, frame))
+
+
+def _open(
+    run: Run, facts: ToolFacts, binder: Binder, frame: Frame, args: tuple[Any, ...], kwargs: Any
+) -> Generator[Need, Any, Call]:
+    try:
+        return run.open_call(facts, binder.bind(args, kwargs), frame)
+    except (Malformed, MisuseError) as error:
+        problem = error
+    # An attempt that is no call is an attempt all the same.
+    malformed = isinstance(problem, Malformed)
+    rule = "call.malformed" if malformed else "call.misuse"
+    argument = problem.argument if isinstance(problem, Malformed) else ""
+    call = Call(run.next_call(), facts, {}, {}, {}, frame.call_id)
+    finding = Finding(rule, Outcome.DENY, str(problem), argument)
+    if malformed:
+        yield from _deny(run, call, (finding,))
+    yield from _write(run, run.call_event("call.denied", call, (finding,)))
+    raise MisuseError(f"{facts.name}: {problem}")
+
+
+def _ask(
+    run: Run, call: Call, decision: Decision, frame: Frame
+) -> Generator[Need, Any, None]:
+    """Ask whoever may say yes; return only on a valid yes."""
+    if run.gate is None:
+        finding = Finding(
+            "gate.unavailable",
+            Outcome.DENY,
+            "a person would have to confirm this, and the run has no gate",
+        )
+        yield from _deny(run, call, (finding, *decision.findings))
+        return
+    question = run.question(call, decision)
+    asked = run.event(
+        "confirmation.asked",
+        call=call.id,
+        confirmation=question.id,
+        digest=question.digest,
+        rules=list(question.rules),
+        reasons=list(question.reasons),
+    )
+    yield from _write(run, asked)
+    try:
+        answer = yield Ask(run.gate, question, run.confirm_within)
+    except BaseException as error:
+        run.abandon(question)
+        if frame.call is not None and isinstance(error, control_flow()):
+            # The enclosing body would be run again from its top.
+            finding = Finding(
+                "gate.unavailable", Outcome.DENY, "a call inside another call cannot wait"
+            )
+            yield from _deny(run, call, (finding,))
+        raise
+    problem = run.settle(question, answer, call)
+    yield from _write(run, _answered(run, call, question, answer, problem))
+    if problem is not None:
+        yield from _deny(run, call, (problem, *decision.findings))
+
+
+def _answered(
+    run: Run, call: Call, question: Confirmation, answer: object, problem: Finding | None
+) -> Event:
+    verdict = answer if isinstance(answer, Verdict) else None
+    return run.event(
+        "confirmation.answered",
+        call=call.id,
+        confirmation=question.id,
+        answer="approved" if problem is None else problem.rule,
+        by=verdict.by if verdict else "",
+        reason=verdict.reason if verdict else getattr(answer, "error", type(answer).__name__),
+        suspicious=bool(verdict and verdict.suspicious),
+    )
+
+
+def _deny(run: Run, call: Call, findings: tuple[Finding, ...]) -> Generator[Need, Any, None]:
+    """Write the denial down and raise it."""
+    first = findings[0]
+    logger.warning("denied %s in run %s: %s", call.facts.name, run.id, first.rule)
+    yield from _write(run, run.call_event("call.denied", call, findings))
+    raise Denied(
+        f"{call.facts.name} was denied ({first.rule}): {first.message}",
+        rule=first.rule,
+        tool=call.facts.name,
+        call=call.id,
+        arguments=tuple(dict.fromkeys(one.argument for one in findings if one.argument)),
+    )
+
+
+def _declare(
+    run: Run, call: Call, approved: tuple[Finding, ...]
+) -> Generator[Need, Any, None]:
+    """Write the intent down; what changes the world waits until it is durable."""
+    if run.log is None:
+        return
+    intent = run.call_event("call.allowed", call, approved)
+    failure = yield Persist(run.log, intent, durable=call.facts.guarded_origin)
+    if failure is not None:
+        run.lock("the log is unavailable")
+        logger.error("run %s: the log is unavailable (%s)", run.id, failure.error)
+        raise Denied(
+            f"{call.facts.name} was denied (log.unavailable): the intent could not be recorded",
+            rule="log.unavailable",
+            tool=call.facts.name,
+            call=call.id,
+        )
+
+
+def _not_run(run: Run, call: Call, error: BaseException) -> Generator[Need, Any, None]:
+    """Write down why the body was never started, unless a denial already says so."""
+    if isinstance(error, Denied | GeneratorExit):
+        return
+    status = "suspended" if isinstance(error, control_flow()) else "cancelled"
+    yield from _write(run, _outcome(run, call, status, error=error))
+
+
+def _perform(run: Run, call: Call, frame: Frame) -> Mediation:
+    """Run the body, label what it returns, and write the outcome down."""
+    inner = run.inner_frame(call)
+    started = time.perf_counter()
+    try:
+        raw = yield Invoke(call, inner)
+        if call.facts.streams:
+            yield from _stream(run, call, frame, inner, raw)
+            result = None
+        else:
+            result = run.commit(call, raw, inner, frame)
+    except BaseException as error:
+        status = _status(error)
+        yield from _write(run, _outcome(run, call, status, error=error, started=started))
+        if status == "closed":
+            return None
+        raise
+    failure = yield from _write(run, _outcome(run, call, "done", result=result, started=started))
+    if failure is not None:
+        raise Unrecorded(
+            f"{call.facts.name} is done, and its outcome could not be recorded: do not retry",
+            result=result,
+            tool=call.facts.name,
+            call=call.id,
+        )
+    return result
+
+
+def _stream(
+    run: Run, call: Call, frame: Frame, inner: Frame, raw: Any
+) -> Generator[Need, Any, None]:
+    """Hand out labelled items until the body, or the leave to run it, ends."""
+    while raw is not END:
+        yield Emit(run.commit(call, raw, inner, frame))
+        problem = run.still_open(call)
+        if problem is not None:
+            yield from _deny(run, call, (problem,))
+        raw = yield Invoke(call, inner)
+
+
+def _status(error: BaseException) -> str:
+    if isinstance(error, Left):
+        return "closed"
+    if isinstance(error, control_flow()):
+        return "suspended"
+    return "raised" if isinstance(error, Exception) else "in doubt"
+
+
+def _outcome(
+    run: Run,
+    call: Call,
+    status: str,
+    *,
+    error: BaseException | None = None,
+    result: Any = None,
+    started: float | None = None,
+) -> Event:
+    return run.event(
+        "call.outcome",
+        call=call.id,
+        status=status,
+        error="" if error is None or status == "closed" else type(error).__name__,
+        result="" if result is None else type(result).__name__,
+        ms=0 if started is None else round((time.perf_counter() - started) * 1000, 3),
+    )
+
+
+def _write(run: Run, event: Event) -> Generator[Need, Any, Failure | None]:
+    """Write *event*; a log that fails locks the run, and the caller goes on."""
+    if run.log is None:
+        return None
+    failure: Failure | None = yield Persist(run.log, event)
+    if failure is not None:
+        run.lock("the log is unavailable")
+        logger.error("run %s: the log is unavailable (%s)", run.id, failure.error)
+    return failure

@@ -1,0 +1,119 @@
+"""What the core needs from outside, as protocols of one or two methods.
+
+Time, randomness, people and disks come through here, so that the rules stay
+pure and a test can pass its own. The one context variable lives here too: it
+holds the *frame* in which code runs, that is, the active run and, inside the
+body of a guarded tool, the call that the body serves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from checkrein.labels import Label
+
+Event = dict[str, Any]
+"""One log entry: JSON data with at least ``type``, ``run`` and ``seq``."""
+
+logger = logging.getLogger("checkrein")
+"""What happens without a run, and every denial, is told to this standard logger."""
+
+
+class Clock(Protocol):
+    """Returns the time in seconds since the epoch, as ``time.time`` does."""
+
+    def __call__(self) -> float: ...
+
+
+class Ids(Protocol):
+    """Returns a new unguessable id: text of lower-case letters and digits."""
+
+    def __call__(self) -> str: ...
+
+
+class Marks(Protocol):
+    """The markers of one run: what fences untrusted text, and which label a fence stands for."""
+
+    @property
+    def nonce(self) -> str:
+        """The random part that content cannot know."""
+        ...
+
+    def token(self, label: Label) -> str:
+        """Return the marker token for *label*; the same label gets the same token."""
+        ...
+
+    def label(self, token: str) -> Label | None:
+        """Return the label that *token* stands for, ``None`` if this run never issued it."""
+        ...
+
+
+class Gate(Protocol):
+    """Asks somebody who may say yes.
+
+    ``ask`` gets a ``Confirmation`` and returns a ``Verdict``, or an awaitable
+    of one. Whatever it raises means no. A gate whose every answer is awaited
+    may say so with an attribute ``asynchronous = True``; tools that cannot wait
+    for it are then reported by ``run.tools()``.
+    """
+
+    def ask(self, confirmation: Any, /) -> Any: ...
+
+
+class Log(Protocol):
+    """Keeps events. Both methods raise if the entry cannot be kept."""
+
+    def append(self, event: Mapping[str, Any], /) -> object:
+        """Return when *event* is durable."""
+        ...
+
+    def enqueue(self, event: Mapping[str, Any], /) -> object:
+        """Take *event* now, make it durable soon, in the order of the calls."""
+        ...
+
+
+class Store(Protocol):
+    """Counts the uses of budgets across threads, tasks and, in some stores, hosts."""
+
+    def reserve(self, key: str, limit: int) -> bool:
+        """Take one use of *key* if fewer than *limit* are taken; say whether it was."""
+        ...
+
+    def release(self, key: str) -> None:
+        """Give one reserved use of *key* back."""
+        ...
+
+    def taken(self, key: str) -> int:
+        """Return how many uses of *key* are reserved or spent."""
+        ...
+
+
+class Frame(Protocol):
+    """Where code runs: the active run and, in a guarded body, the call it serves."""
+
+    @property
+    def call_id(self) -> str:
+        """The id of the call whose body is running, ``""`` outside a guarded body."""
+        ...
+
+    @property
+    def marks(self) -> Marks:
+        """The markers of the active run."""
+        ...
+
+    def revealed(self, label: Label, reason: str) -> None:
+        """Record that a value left its wrapper."""
+        ...
+
+    def endorsed(
+        self, label: Label, value: object, *, reason: str, tool: object, parameter: str
+    ) -> None:
+        """Record that a value was checked and is trusted from here on."""
+        ...
+
+
+ACTIVE: ContextVar[Frame | None] = ContextVar("checkrein_active_frame", default=None)

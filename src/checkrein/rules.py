@@ -1,0 +1,316 @@
+"""The rules: pure functions from a call and a view of its run to findings.
+
+=======================  ======  ===============================================
+id                       says    when
+=======================  ======  ===============================================
+``run.none``             deny    no run is active
+``run.closed``           deny    the run, or one it runs inside, has ended
+``run.stopped``          deny    the run was told to stop
+``run.locked``           deny    the run is locked after suspicion; reads go on
+``call.malformed``       deny    an argument is no plain data, or of another type
+``permission.missing``   deny    no permission covers what a decorator claims
+``permission.argument``  deny    a permission covers it, but not these arguments
+``permission.expired``   deny    the grant is not yet, or no longer, good
+``permission.budget``    deny    the permission has no use left
+``tool.changed``         deny    the tool's definition differs from the pinned one
+``flow.origin``          ask     a plain argument has no trusted origin
+``flow.rule-of-two``     ask     untrusted content seen, private data held, and a
+                                 call outside that nobody trusted has aimed
+``effect.irreversible``  ask     the effect cannot be taken back
+``gate.denied``          deny    a person said no, to this call or to its like
+``gate.expired``         deny    the answer came too late
+``gate.mismatch``        deny    the answer is not for this call
+``gate.unavailable``     deny    nobody can be asked
+``log.unavailable``      deny    the intent could not be made durable
+=======================  ======  ===============================================
+
+The strongest finding wins: deny over ask over allow. Messages are safe to show
+a model; they hold names of arguments, never values.
+
+What authorises a plain argument of a tool that changes state or reaches
+outside, in a run that has seen untrusted content: its default; a constraint
+that pins it; evidence; an endorsement for this tool and parameter; for writes
+that stay inside also any constraint, and closed types. A ``composed`` argument
+needs a constraint instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from checkrein.facts import Effect
+from checkrein.freezing import encode
+from checkrein.grants import Admission, is_default
+from checkrein.origins import Trust
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from checkrein.calls import Call
+    from checkrein.origins import Evidence
+
+
+class Outcome(IntEnum):
+    """What becomes of a call; the higher wins."""
+
+    ALLOW = 0
+    ASK = 1
+    DENY = 2
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one rule has to say.
+
+    Attributes:
+        rule: its stable id.
+        outcome: ask or deny.
+        message: the reason, safe for a model to read.
+        argument: the name of the argument concerned, ``""`` for the call as a whole.
+    """
+
+    rule: str
+    outcome: Outcome
+    message: str
+    argument: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What an approver has seen when they saw this finding."""
+        return self.rule, self.argument
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome of all rules.
+
+    Attributes:
+        outcome: allow, ask or deny.
+        findings: what speaks against, strongest first.
+        permissions: the permissions that admit the call, as text, one for each
+            claim and grant; empty where one is missing.
+    """
+
+    outcome: Outcome
+    findings: tuple[Finding, ...] = ()
+    permissions: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Whether nothing speaks against the call."""
+        return self.outcome is Outcome.ALLOW
+
+    def __str__(self) -> str:
+        reasons = "; ".join(f"{one.rule}: {one.message}" for one in self.findings)
+        return f"{self.outcome}: {reasons}" if reasons else str(self.outcome)
+
+
+@dataclass(slots=True)
+class RunView:
+    """What the rules may know of a run, as it was at one moment.
+
+    Attributes:
+        now: seconds since the epoch.
+        admissions: the answers of the grants in the chain.
+        evidence: what trusted sources have said.
+        closed, stopped, locked: the state of the run and those around it.
+        exposed: untrusted content was seen.
+        private: private data is held.
+        enclosed: ``None`` for a call from the top; else whether the enclosing
+            call had, or saw, untrusted values.
+        refused: digests of calls that a person has denied.
+        pins: definitions that tools must have, by name.
+    """
+
+    now: float
+    admissions: tuple[Admission, ...]
+    evidence: Evidence
+    closed: bool = False
+    stopped: bool = False
+    locked: bool = False
+    exposed: bool = False
+    private: bool = False
+    enclosed: bool | None = None
+    refused: frozenset[bytes] = frozenset()
+    pins: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+
+
+
+def standing(call: Call, view: RunView) -> Iterator[Finding]:
+    """The run must be open, and unlocked for anything but a read that stays inside."""
+    if view.closed:
+        yield Finding("run.closed", Outcome.DENY, "the run has ended; open a new one")
+    if view.stopped:
+        yield Finding("run.stopped", Outcome.DENY, "the run was told to stop")
+    if view.locked and call.facts.guarded_origin:
+        yield Finding("run.locked", Outcome.DENY, "the run is locked after suspicious calls")
+
+
+def permission(call: Call, view: RunView) -> Iterator[Finding]:
+    """Every grant of the chain must be good now and admit the call."""
+    for one in view.admissions:
+        grant = one.grant
+        if (grant.not_before is not None and view.now < grant.not_before) or (
+            grant.expires is not None and view.now >= grant.expires
+        ):
+            yield Finding("permission.expired", Outcome.DENY, "the grant is not good at this time")
+        if one.problem:
+            yield Finding(
+                f"permission.{one.problem}", Outcome.DENY, one.message, argument=one.argument
+            )
+
+
+def pinned(call: Call, view: RunView) -> Iterator[Finding]:
+    """A pinned tool must have the definition it was pinned with."""
+    if view.pins:
+        pin = view.pins.get(call.facts.name)
+        if pin is not None and pin != call.facts.definition:
+            yield Finding(
+                "tool.changed", Outcome.DENY, "the tool is not the one that was reviewed"
+            )
+
+
+def refused_before(call: Call, view: RunView) -> Iterator[Finding]:
+    """What a person denied once is not asked again."""
+    if view.refused and call.digest in view.refused:
+        yield Finding("gate.denied", Outcome.DENY, "a person has denied this very call")
+
+
+def origin(call: Call, view: RunView) -> Iterator[Finding]:
+    """Plain arguments need a trusted origin once untrusted content was seen."""
+    if not call.facts.guarded_origin:
+        return
+    wary = view.exposed if view.enclosed is None else view.enclosed
+    if not wary and not call.returned:
+        return
+    for name in call.facts.plain:
+        if wary or name in call.returned:
+            problem = unauthorised(call, view, name)
+            if problem:
+                yield Finding("flow.origin", Outcome.ASK, problem, argument=name)
+
+
+def unauthorised(call: Call, view: RunView, name: str) -> str:
+    """Return what is wrong with a plain argument, ``""`` if something authorises it."""
+    facts, value = call.facts, call.arguments[name]
+    if is_default(facts, name, value):
+        return ""
+    constrained, pins = _constrained(view, name)
+    if pins:
+        return ""
+    parameter = facts.by_name[name]
+    if parameter.composed:
+        if constrained:
+            return ""
+        return f"{name!r} may be worded by the model, but no permission confines it"
+    inside = facts.effect is Effect.WRITES and not facts.external
+    if inside and (constrained or parameter.closed):
+        return ""
+    if view.evidence.trust(value) or _endorsed(call, view, name):
+        return ""
+    return f"{name!r} has no trusted origin: neither the user nor a trusted tool has named it"
+
+
+def _constrained(view: RunView, name: str) -> tuple[bool, bool]:
+    """Say whether a permission in use constrains *name*, and whether one pins it."""
+    constrained = pins = False
+    for admission in view.admissions:
+        for _, one in admission.used:
+            constraint = one.constraints.get(name)
+            if constraint is not None:
+                constrained = True
+                pins = pins or constraint.pins
+    return constrained, pins
+
+
+def _endorsed(call: Call, view: RunView, name: str) -> bool:
+    evidence = view.evidence
+    return evidence.has_endorsements and evidence.is_endorsed(
+        call.facts.name, name, encode(call.arguments[name])
+    )
+
+
+def rule_of_two(call: Call, view: RunView) -> Iterator[Finding]:
+    """Untrusted content, private data and a way out never meet unless somebody trusted aims."""
+    if not (view.exposed and view.private and call.facts.external):
+        return
+    if not any(_aimed(call, view, one.name) for one in call.facts.parameters):
+        yield Finding(
+            "flow.rule-of-two",
+            Outcome.ASK,
+            "the run has read untrusted content and holds private data, "
+            "and nobody trusted has named where this goes",
+        )
+
+
+def _aimed(call: Call, view: RunView, name: str) -> bool:
+    parameter = call.facts.by_name[name]
+    if parameter.untrusted or parameter.injected or parameter.composed or parameter.closed:
+        return False
+    value: Any = call.arguments[name]
+    if is_default(call.facts, name, value):
+        return False
+    return (
+        _constrained(view, name)[1]
+        or _endorsed(call, view, name)
+        or (bool(value) and bool(view.evidence.trust(value) & Trust.USER))
+    )
+
+
+def irreversible(call: Call, view: RunView) -> Iterator[Finding]:
+    """What cannot be taken back is asked about, unless every grant says otherwise."""
+    if call.facts.effect is not Effect.IRREVERSIBLE:
+        return
+    for admission in view.admissions:
+        for claim, (_, one) in zip(call.facts.claims, admission.used, strict=False):
+            if claim.effect is not Effect.IRREVERSIBLE:
+                continue
+            skips = one.preapproved == "always" or (
+                one.preapproved == "unexposed" and not view.exposed
+            )
+            if not skips:
+                yield Finding(
+                    "effect.irreversible", Outcome.ASK, "the effect cannot be taken back"
+                )
+                return
+
+
+RULES: Final = (
+    standing,
+    permission,
+    pinned,
+    refused_before,
+    origin,
+    rule_of_two,
+    irreversible,
+)
+
+_ALLOWED: Final = Decision(Outcome.ALLOW)
+
+
+def decide(
+    call: Call, view: RunView, seen: frozenset[tuple[str, str]] = frozenset()
+) -> Decision:
+    """Ask every rule; the strongest finding wins.
+
+    Args:
+        call: the normalised call.
+        view: the run as it is now.
+        seen: keys of findings that a person has seen and approved.
+    """
+    findings: list[Finding] = []
+    for rule in RULES:
+        findings.extend(rule(call, view))
+    if findings and seen:
+        findings = [
+            one for one in findings if one.outcome is Outcome.DENY or one.key not in seen
+        ]
+    if not findings:
+        return _ALLOWED
+    findings.sort(key=lambda one: -one.outcome)
+    return Decision(findings[0].outcome, tuple(findings))

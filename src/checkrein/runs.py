@@ -1,0 +1,843 @@
+"""``Run``: what is allowed now, and what has been seen so far.
+
+A run is one conversation of one agent. It holds the grant, the gate and the
+log, and one small mutable state behind one lock: whether untrusted content was
+seen (*exposed*), whether private data is held, what trusted sources have said
+(*evidence*), what a person has refused. Exposure never shrinks.
+
+A run is active in the context that entered it and in tasks and threads that
+inherit that context; ``run.tools()`` binds it where a framework drops the
+context. A run inside a run is its child: every grant of the chain must allow a
+call, the child starts exposed if its parent is, inherits no evidence, and
+exposes its parent when it closes exposed.
+
+The lock is held to look, to reserve and to commit; never while a gate, a disk
+or the user's code is waited for.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
+
+from pydantic import TypeAdapter
+
+from checkrein.calls import Binder, Call, Malformed, open_call
+from checkrein.confirmations import Confirmation, Shown, Verdict, confirmation_digest
+from checkrein.errors import ConfigurationError, Denied, MisuseError
+from checkrein.events import describe_call
+from checkrein.facts import TAINTED_RESOURCES, Effect, Returns, ToolFacts
+from checkrein.freezing import Unfreezable, encode, freeze
+from checkrein.grants import Admission, Grant, admit
+from checkrein.isolation import PROCESS_MARKS, RunMarks
+from checkrein.labels import Label, Origin, Source
+from checkrein.origins import Evidence, Piece, Trust, untrusted_in
+from checkrein.ports import ACTIVE, logger
+from checkrein.rules import Decision, Finding, Outcome, RunView, decide, unauthorised
+from checkrein.store import PROCESS_STORE
+from checkrein.untrusted import Untrusted, labelled
+from checkrein.waiting import off_loop
+
+if TYPE_CHECKING:
+    from contextvars import Token
+    from types import TracebackType
+
+    from checkrein.ports import Clock, Gate, Ids, Log, Store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DENIALS_THAT_LOCK: Final = 3
+_SPEC: Final = "__checkrein__"
+
+
+class Guarded(Protocol):
+    """What a decorator leaves on the function it guards."""
+
+    facts: ToolFacts
+    binder: Binder
+
+    def bound_to(self, run: Run, receiver: tuple[Any, ...]) -> Callable[..., Any]:
+        """Return the guarded function with *run* fixed, *receiver* as its first argument."""
+        ...
+
+
+def spec_of(function: object) -> Guarded | None:
+    """Return what a decorator left on *function*, ``None`` if it is not guarded."""
+    if inspect.isfunction(function):
+        return cast("Guarded | None", function.__dict__.get(_SPEC))
+    if inspect.ismethod(function):
+        return spec_of(function.__func__)
+    return None
+
+
+def call_id() -> str:
+    """Return the id of the guarded call whose body is running, an idempotency key.
+
+    Raises:
+        MisuseError: no guarded body is running here.
+    """
+    frame = ACTIVE.get()
+    if frame is None or not frame.call_id:
+        raise MisuseError("call_id() is for the body of a guarded tool, while it runs")
+    return frame.call_id
+
+
+class Frame:
+    """Where code runs: a run and, inside a guarded body, the call it serves.
+
+    Attributes:
+        run: the run.
+        call: the call, ``None`` outside a guarded body.
+        tainted: whether the body was given, or has seen, untrusted values.
+    """
+
+    __slots__ = ("call", "run", "tainted")
+
+    def __init__(self, run: Run, call: Call | None = None, *, tainted: bool = False) -> None:
+        self.run = run
+        self.call = call
+        self.tainted = tainted
+
+    @property
+    def call_id(self) -> str:
+        """The id of the call whose body is running, ``""`` outside a guarded body."""
+        return "" if self.call is None else self.call.id
+
+    @property
+    def marks(self) -> RunMarks:
+        """The markers of the run."""
+        return self.run.marks
+
+    def revealed(self, label: Label, reason: str) -> None:
+        """Record that a value left its wrapper."""
+        if self.call is not None:
+            self.tainted = True
+        self.run.record("reveal", sources=list(label.names), reason=reason, call=self.call_id)
+
+    def endorsed(
+        self, label: Label, value: object, *, reason: str, tool: object, parameter: str
+    ) -> None:
+        """Record that a value was checked and is trusted from here on."""
+        self.run.take_endorsement(label, value, reason=reason, tool=tool, parameter=parameter)
+
+
+class Ticket:
+    """The uses of budgets that one call has reserved: spent, or given back exactly once."""
+
+    __slots__ = ("_held", "_store")
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._held: list[str] = []
+
+    def reserve(self, admissions: Iterable[Admission]) -> bool:
+        """Reserve a use of every budget concerned, or none; say whether it worked."""
+        for admission in admissions:
+            for place, one in admission.used:
+                if one.times is None:
+                    continue
+                key = f"{admission.grant.id}/{place}"
+                if not self._store.reserve(key, one.times):
+                    self.give_back()
+                    return False
+                self._held.append(key)
+        return True
+
+    def spend(self) -> None:
+        """Keep what is reserved: from here on it is used."""
+        self._held.clear()
+
+    def give_back(self) -> None:
+        """Return what is reserved and not spent."""
+        while self._held:
+            self._store.release(self._held.pop())
+
+
+class Run:
+    """One guarded conversation of one agent. Use it with ``with`` or ``async with``.
+
+    Args:
+        agent: the name of the agent, for approvers and for the log.
+        grant: what is allowed.
+        gate: who confirms; without one, what would be asked is denied.
+        log: where everything is written down.
+        exposed: the conversation starts with untrusted content in it.
+        confirm_within: how long an answer is waited for.
+        pins: definitions that tools must have, by name; see ``definition_of``.
+        store: counts the uses of budgets; by default this process does.
+        clock: tells the time, for tests.
+        ids: makes ids, for tests.
+
+    Example:
+        >>> from checkrein import Grant, Run, allow, reads
+        >>> @reads("shop.stock")
+        ... def stock(item: str) -> int:
+        ...     return 7
+        >>> with Run(agent="clerk", grant=Grant(allow("shop.stock"))):
+        ...     stock("nails")
+        7
+    """
+
+    def __init__(
+        self,
+        *,
+        agent: str,
+        grant: Grant,
+        gate: Gate | None = None,
+        log: Log | None = None,
+        exposed: bool = False,
+        confirm_within: timedelta = timedelta(minutes=10),
+        pins: Mapping[str, bytes] | None = None,
+        store: Store = PROCESS_STORE,
+        clock: Clock = time.time,
+        ids: Ids = lambda: secrets.token_hex(8),
+    ) -> None:
+        if not isinstance(agent, str) or not agent.strip():
+            raise ConfigurationError("Run(agent=...) takes the agent's name: it is in every entry")
+        if not isinstance(grant, Grant):
+            raise ConfigurationError(
+                f'Run(grant=...) takes a Grant, not {type(grant).__name__}: Grant(allow("..."))'
+            )
+        if gate is not None and not callable(getattr(gate, "ask", None)):
+            raise ConfigurationError(
+                "Run(gate=...) takes a gate, an object with ask(confirmation): "
+                "CallbackGate(function) makes one of a function"
+            )
+        if log is not None and not callable(getattr(log, "append", None)):
+            raise ConfigurationError("Run(log=...) takes a log: AuditLog.open('audit/')")
+        if confirm_within <= timedelta():
+            raise ConfigurationError("Run(confirm_within=...) takes a positive timedelta")
+        self.agent = agent
+        self.id = ids()
+        self.grant = grant
+        self.gate = gate
+        self.log = log
+        self.marks = RunMarks()
+        self.parent: Run | None = None
+        self.clock = clock
+        self.confirm_within = confirm_within.total_seconds()
+        self._pins = dict(pins or {})
+        self.store = store
+        self._ids = ids
+        self._lock = Lock()
+        self._salt = secrets.token_bytes(16)
+        self._numbers = itertools.count()
+        self._events = itertools.count()
+        self._calls = 0
+        self._chain: tuple[Grant, ...] = (grant,)
+        self.line: tuple[Run, ...] = (self,)  # this run, then the ones it runs inside
+        self._grant_ids = [grant.id]
+        self._readable = (self.marks, PROCESS_MARKS)
+        self._frame = Frame(self)
+        self._opened_in = ""
+        self._token: Token[Any] | None = None
+        self._entered = self._closed = self._stopped = self._locked = False
+        self._exposed = exposed
+        self._private = False
+        self._evidence = Evidence()
+        self._tainted: frozenset[str] = frozenset()
+        self._refused: frozenset[bytes] = frozenset()
+        self._denials = 0
+        self._open_questions: set[str] = set()
+
+    # -- life ------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._open()
+        try:
+            self.record("run.opened", durable=True, **self._opening())
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._close():
+            self.record("run.closed", durable=True, **self._closing())
+
+    async def __aenter__(self) -> Self:
+        self._open()
+        opened = functools.partial(self.record, "run.opened", durable=True, **self._opening())
+        try:
+            await off_loop(opened)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._close():
+            await off_loop(
+                functools.partial(self.record, "run.closed", durable=True, **self._closing())
+            )
+
+    def _open(self) -> None:
+        with self._lock:
+            if self._entered:
+                raise MisuseError("a run is entered once: it belongs to one conversation")
+            self._entered = True
+        outer = ACTIVE.get()
+        if isinstance(outer, Frame) and not outer.run.closed:
+            self._become_child(outer.run)
+            self._exposed = self._exposed or outer.tainted
+            self._opened_in = outer.call_id
+        self._token = ACTIVE.set(self._frame)
+
+    def _become_child(self, parent: Run) -> None:
+        self.parent = parent
+        self.gate = self.gate or parent.gate
+        self.log = self.log or parent.log
+        self.marks = parent.marks
+        self._readable = parent._readable
+        self._chain = (*parent._chain, self.grant)
+        self.line = (self, *parent.line)
+        self._grant_ids = [grant.id for grant in self._chain]
+        self._exposed = self._exposed or parent._exposed
+        self._private = self._private or parent._private
+
+    def _close(self) -> bool:
+        with self._lock:
+            if self._closed:
+                return False
+            self._closed = True
+        if self.parent is not None:
+            if self._exposed:
+                self.parent.expose(f"run {self.id}")
+            if self._private:
+                self.parent.hold_private()
+        token, self._token = self._token, None
+        if token is not None and ACTIVE.get() is self._frame:
+            try:
+                ACTIVE.reset(token)
+            except ValueError:  # left in another context than it was entered in
+                ACTIVE.set(None)
+        return True
+
+    def _opening(self) -> dict[str, Any]:
+        return {
+            "agent": self.agent,
+            "grants": self._grant_ids,
+            "permissions": [str(one) for one in self.grant.permissions],
+            "parent": "" if self.parent is None else self.parent.id,
+            "call": self._opened_in,
+            "exposed": self._exposed,
+        }
+
+    def _closing(self) -> dict[str, Any]:
+        return {"calls": self._calls, "exposed": self._exposed, "private": self._private}
+
+    @property
+    def closed(self) -> bool:
+        """Whether this run, or one it runs inside, has ended."""
+        return any(run._closed for run in self.line)
+
+    @property
+    def exposed(self) -> bool:
+        """Whether the run has seen untrusted content."""
+        return self._exposed
+
+    @property
+    def private(self) -> bool:
+        """Whether the run holds private data."""
+        return self._private
+
+    @property
+    def locked(self) -> bool:
+        """Whether suspicion has locked this run, or one it runs inside."""
+        return any(run._locked for run in self.line)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether this run, or one it runs inside, was told to stop."""
+        return any(run._stopped for run in self.line)
+
+    # -- what the application says ----------------------------------------------------------
+
+    def instruct(self, text: str, *, data: Untrusted[Any] | None = None) -> str:
+        """Take in the user's own words: they are trusted, and logged.
+
+        Args:
+            text: what the user typed. Never a model's output, nor anything pasted.
+            data: what the user pasted from elsewhere; exposes the run.
+
+        Returns:
+            The text for the model: the words, and the data between markers.
+
+        Raises:
+            MisuseError: called inside a guarded body, or with untrusted text.
+        """
+        self._refuse_in_body("instruct")
+        if type(text) is not str:
+            raise MisuseError("instruct(text) takes the user's words as a str; the rest is data=")
+        self._refuse_marked(text, "instruct")
+        piece = Piece([text], Trust.USER)
+        with self._lock:
+            self._evidence.add(piece)
+        self.record("instruction", text=text)
+        if data is None:
+            return text
+        if not isinstance(data, Untrusted):
+            raise MisuseError('data= takes Untrusted(value, source="clipboard") for example')
+        box = labelled(data, Label(), self.marks)
+        self.expose(*box.label.names)
+        return f"{text}\n\n{box.render()}"
+
+    def trust(self, *values: Any) -> None:
+        """Take in the developer's or the operator's configuration: trusted values.
+
+        Raises:
+            MisuseError: called inside a guarded body, or with untrusted values.
+        """
+        self._refuse_in_body("trust")
+        for value in values:
+            if isinstance(value, str):
+                self._refuse_marked(value, "trust")
+            if next(untrusted_in(value), None) is not None:
+                raise MisuseError("trust() takes configuration; content is endorsed, not trusted")
+        piece = Piece(values, Trust.SYSTEM)
+        with self._lock:
+            self._evidence.add(piece)
+        self.record("trusted", values=len(values))
+
+    def expose(self, *sources: str) -> None:
+        """Say that the conversation holds untrusted content. There is no way back."""
+        with self._lock:
+            known, self._exposed = self._exposed, True
+        if not known:
+            self.record("run.exposed", sources=list(sources))
+
+    def hold_private(self) -> None:
+        """Say that the conversation holds private data."""
+        with self._lock:
+            self._private = True
+
+    def stop(self, reason: str) -> None:
+        """Deny every further call of this run and of those inside it."""
+        with self._lock:
+            self._stopped = True
+        self.record("run.stopped", reason=reason)
+
+    def lock(self, reason: str) -> None:
+        """Deny every further call that changes state or reaches outside."""
+        with self._lock:
+            known, self._locked = self._locked, True
+        if not known:
+            logger.warning("run %s is locked: %s", self.id, reason)
+            self.record("run.locked", reason=reason)
+
+    def _refuse_in_body(self, verb: str) -> None:
+        frame = ACTIVE.get()
+        if frame is not None and frame.call_id:
+            raise MisuseError(f"{verb}() is for the application, not for the body of a tool")
+
+    def _refuse_marked(self, text: str, verb: str) -> None:
+        if any(one.nonce in text for one in self._readable):
+            raise MisuseError(f"{verb}() takes trusted words; this text holds untrusted content")
+
+    # -- tools -----------------------------------------------------------------------------
+
+    def tools(self, *functions: F) -> list[F]:
+        """Return *functions* bound to this run, for frameworks that drop the context.
+
+        Raises:
+            MisuseError: a function is not guarded, or guarded beneath something
+                that is not a function.
+            ConfigurationError: a plain tool can only be confirmed by a gate
+                that has to be awaited.
+        """
+        bound: list[F] = []
+        for function in functions:
+            spec = spec_of(function)
+            if spec is None:
+                raise MisuseError(
+                    f"{_name_of(function)} is not guarded: decorate the function itself with "
+                    "@reads, @writes or @irreversible, below the framework's own decorator"
+                )
+            self._report_gate(function, spec.facts)
+            receiver = (function.__self__,) if inspect.ismethod(function) else ()
+            bound.append(cast("F", spec.bound_to(self, receiver)))
+        return bound
+
+    def _report_gate(self, function: Callable[..., Any], facts: ToolFacts) -> None:
+        if facts.effect is not Effect.IRREVERSIBLE:
+            return
+        if self.gate is None:
+            logger.warning("%s has no gate to ask and will be denied", facts.name)
+        elif getattr(self.gate, "asynchronous", False) and not (
+            inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        ):
+            raise ConfigurationError(
+                f"{facts.name} is a plain function and its gate has to be awaited: "
+                "make the tool async, or use a gate that answers at once"
+            )
+
+    def explain(self, tool: Callable[..., Any], /, **arguments: Any) -> Decision:
+        """Return what would be decided about a call, and why. Nothing runs, nothing is used.
+
+        Raises:
+            MisuseError: the tool is not guarded, or the arguments do not fit it.
+        """
+        spec = spec_of(tool)
+        if spec is None:
+            raise MisuseError(f"{_name_of(tool)} is not guarded")
+        facts = spec.facts
+        received = (tool.__self__,) if inspect.ismethod(tool) else ()
+        given = {
+            one.name: None for one in facts.parameters[len(received) :] if one.injected
+        } | arguments
+        bound = spec.binder.bind(received, given)
+        frame = self._frame_here()
+        try:
+            call = open_call("", facts, bound, self._readable)
+        except Malformed as problem:
+            finding = Finding("call.malformed", Outcome.DENY, str(problem), problem.argument)
+            return Decision(Outcome.DENY, (finding,))
+        admissions, call = admit(self._chain, call)
+        decision = decide(call, self._view(admissions, frame))
+        used = tuple(str(one) for admission in admissions for _, one in admission.used)
+        return replace(decision, permissions=used)
+
+    def _frame_here(self) -> Frame:
+        frame = ACTIVE.get()
+        return frame if isinstance(frame, Frame) and frame.run is self else self._frame
+
+    # -- what the mediation of a call needs --------------------------------------------------
+
+    @property
+    def top(self) -> Frame:
+        """The frame of code that runs in this run, outside any guarded body."""
+        return self._frame
+
+    def open_call(self, facts: ToolFacts, bound: dict[str, Any], frame: Frame) -> Call:
+        """Freeze a bound call; content that comes back by its marker exposes the run.
+
+        Raises:
+            Malformed: an argument is not what its parameter takes.
+        """
+        call = open_call(self.next_call(), facts, bound, self._readable, frame.call_id)
+        if call.returned and not self._exposed:
+            self.expose(*{name for label in call.returned.values() for name in label.names})
+        return call
+
+    def next_call(self) -> str:
+        """Return a new id for a call."""
+        return f"{self.id}-{next(self._numbers)}"
+
+    def admit(self, call: Call) -> tuple[tuple[Admission, ...], Call]:
+        """Ask every grant of the chain about *call*."""
+        return admit(self._chain, call)
+
+    def decide(
+        self,
+        call: Call,
+        admissions: tuple[Admission, ...],
+        frame: Frame,
+        ticket: Ticket,
+        seen: frozenset[tuple[str, str]],
+    ) -> Decision:
+        """Decide about *call* and reserve what it uses, as one step."""
+        with self._lock:
+            decision = decide(call, self._view(admissions, frame), seen)
+            if decision.outcome is Outcome.DENY or seen:
+                return decision  # what has been seen by a person was reserved before
+            if ticket.reserve(admissions):
+                return decision
+        finding = Finding("permission.budget", Outcome.DENY, "the permission has no use left")
+        return Decision(Outcome.DENY, (finding,))
+
+    def _view(self, admissions: tuple[Admission, ...], frame: Frame) -> RunView:
+        alone = len(self.line) == 1
+        return RunView(
+            self.clock(),
+            admissions,
+            self._evidence,
+            self._closed if alone else self.closed,
+            self._stopped if alone else self.stopped,
+            self._locked if alone else self.locked,
+            self._exposed,
+            self._private,
+            None if frame.call is None else frame.tainted,
+            self.line[-1]._refused,
+            self._pins,
+        )
+
+    def still_open(self, call: Call) -> Finding | None:
+        """Return what forbids a stream to go on, ``None`` for nothing."""
+        if self.closed:
+            return Finding("run.closed", Outcome.DENY, "the run has ended during the stream")
+        if self.stopped:
+            return Finding("run.stopped", Outcome.DENY, "the run was told to stop")
+        if call.facts.guarded_origin and self.locked:
+            return Finding("run.locked", Outcome.DENY, "the run is locked after suspicious calls")
+        now = self.clock()
+        if any(grant.expires is not None and now >= grant.expires for grant in self._chain):
+            return Finding("permission.expired", Outcome.DENY, "the grant has expired")
+        return None
+
+    def inner_frame(self, call: Call) -> Frame:
+        """Return the frame for the body of *call*."""
+        tainted = any(
+            type(value) is Untrusted and (self._exposed or not _only_agent(value.label))
+            for value in call.arguments.values()
+        )
+        return Frame(self, call, tainted=tainted or bool(call.returned))
+
+    # -- confirmation ------------------------------------------------------------------------
+
+    def question(self, call: Call, decision: Decision) -> Confirmation:
+        """Return the confirmation for *call*, open for one answer."""
+        facts = call.facts
+        concerns = {one.argument: one.message for one in decision.findings if one.argument}
+        shown = tuple(
+            Shown(
+                name,
+                value,
+                untrusted=facts.by_name[name].untrusted,
+                origin=self._origin_of(call, name),
+                concern=concerns.get(name, ""),
+            )
+            for name, value in call.arguments.items()
+        )
+        nonce = self._ids()
+        expires = self.clock() + self.confirm_within
+        rules = tuple(dict.fromkeys(one.rule for one in decision.findings))
+        digest = confirmation_digest(
+            {
+                "id": nonce,
+                "agent": self.agent,
+                "run": self.id,
+                "call": call.id,
+                "digest": call.digest,
+                "grants": ",".join(self._grant_ids),
+                "rules": ",".join(rules),
+                "expires": repr(expires),
+            }
+        )
+        with self._lock:
+            self._open_questions.add(nonce)
+        return Confirmation(
+            id=nonce,
+            tool=facts.name,
+            effect=facts.effect.value,
+            resource=facts.source,
+            arguments=shown,
+            reasons=tuple(dict.fromkeys(one.message for one in decision.findings)),
+            rules=rules,
+            agent=self.agent,
+            run=self.id,
+            call=call.id,
+            expires=expires,
+            digest=digest,
+        )
+
+    def _origin_of(self, call: Call, name: str) -> str:
+        value = call.arguments[name]
+        if type(value) is Untrusted:
+            return ", ".join(value.label.names)
+        if name in call.returned:
+            return ", ".join(call.returned[name].names)
+        trust = self._evidence.trust(value)
+        for bit, words in _WORDS:
+            if trust & bit:
+                return words
+        return "unknown: the model's choice"
+
+    def settle(self, question: Confirmation, answer: object, call: Call) -> Finding | None:
+        """Take the answer to *question*; return what forbids the call, ``None`` for a yes.
+
+        A question is settled once, whatever the answer was.
+        """
+        with self._lock:
+            open_now = question.id in self._open_questions
+            self._open_questions.discard(question.id)
+        late = self.clock() >= question.expires
+        if not isinstance(answer, Verdict):
+            if late:
+                return Finding("gate.expired", Outcome.DENY, "nobody answered in time")
+            return Finding("gate.unavailable", Outcome.DENY, "nobody could be asked")
+        if not open_now or (answer.confirmation, answer.digest) != (question.id, question.digest):
+            return Finding("gate.mismatch", Outcome.DENY, "the answer is not for this call")
+        if answer.approved is not True:
+            self._refuse(call.digest, suspicious=answer.suspicious)
+            return Finding("gate.denied", Outcome.DENY, "a person has denied the call")
+        if late:
+            return Finding("gate.expired", Outcome.DENY, "the answer came too late")
+        return None
+
+    def abandon(self, question: Confirmation) -> None:
+        """Close a question that will not be answered here."""
+        with self._lock:
+            self._open_questions.discard(question.id)
+
+    def _refuse(self, digest: bytes, *, suspicious: bool) -> None:
+        root = self.line[-1]  # a child run is no way to ask again
+        with root._lock:
+            root._refused |= {digest}
+            root._denials += 1
+            many = root._denials >= _DENIALS_THAT_LOCK
+        if suspicious:
+            self.lock("a person called the call suspicious")
+        if many or (suspicious and root is not self):
+            root.lock("a person has denied several calls" if many else "a suspicious call inside")
+
+    # -- after the body ----------------------------------------------------------------------
+
+    def commit(self, call: Call, raw: Any, inner: Frame, outer: Frame) -> Any:
+        """Label what the body returned, and note what the run has now seen."""
+        facts = call.facts
+        label = Label(
+            frozenset({Source(Origin.TOOL_OUTPUT, facts.source, call.id)}), facts.private
+        )
+        result, untrusted = _labelled_result(facts, raw, label, self.marks)
+        if facts.private:
+            self.hold_private()
+        reads_back = (
+            facts.returns is not Returns.CLOSED
+            and raw is not None
+            and facts.meets(TAINTED_RESOURCES | self._tainted)
+        )
+        if untrusted or reads_back:
+            if outer.call is None:
+                self.expose(facts.source)
+            else:
+                outer.tainted = True
+        elif facts.evidence and not inner.tainted and self._all_trusted(call, outer):
+            piece = Piece([raw], Trust.TOOL)
+            with self._lock:
+                self._evidence.add(piece)
+        if facts.changes and not self._all_trusted(call, outer):
+            # What the model chose lies there now; read back, it must not be evidence.
+            with self._lock:
+                self._tainted |= {claim.resource for claim in facts.claims}
+        return result
+
+    def _all_trusted(self, call: Call, outer: Frame) -> bool:
+        """Say whether nobody untrusted can have chosen what the call was given."""
+        wary = self._exposed if outer.call is None else outer.tainted
+        if not wary:
+            return True
+        if any(one.untrusted for one in call.facts.parameters):
+            return False
+        view = self._view((), outer)  # a permission confines a value; it does not vouch for it
+        return not any(unauthorised(call, view, name) for name in call.facts.plain)
+
+    def take_endorsement(
+        self, label: Label, value: object, *, reason: str, tool: object, parameter: str
+    ) -> None:
+        """Record an endorsement and, for a tool, remember the value for its parameter."""
+        name = ""
+        if tool is not None:
+            spec = spec_of(tool)
+            if spec is None or parameter not in spec.facts.by_name:
+                raise MisuseError("endorse(tool=, parameter=) takes a guarded tool's parameter")
+            name = spec.facts.name
+            try:
+                encoded = encode(freeze(value))
+            except Unfreezable as problem:
+                raise MisuseError(f"the endorsed value {problem}") from None
+            with self._lock:
+                self._evidence.endorse(name, parameter, encoded)
+        self.record(
+            "endorsement", sources=list(label.names), reason=reason, tool=name, parameter=parameter
+        )
+
+    # -- the log -----------------------------------------------------------------------------
+
+    def event(self, kind: str, /, **fields: Any) -> dict[str, Any]:
+        """Return a log entry of this run, with its number and time."""
+        return {
+            "v": 1,
+            "type": kind,
+            "time": int(self.clock() * 1e9),
+            "run": self.id,
+            "seq": next(self._events),
+            **fields,
+        }
+
+    def call_event(self, kind: str, call: Call, findings: Iterable[Finding]) -> dict[str, Any]:
+        """Return the entry about the decision on *call*."""
+        if kind == "call.allowed":
+            with self._lock:
+                self._calls += 1
+        return self.event(
+            kind,
+            **describe_call(call, self.agent, self._salt, self._grant_ids),
+            findings=[{"rule": one.rule, "argument": one.argument} for one in findings],
+            exposed=self._exposed,
+        )
+
+    def record(self, kind: str, /, *, durable: bool = False, **fields: Any) -> None:
+        """Write an entry; raises what the log raises."""
+        if self.log is None:
+            return
+        event = self.event(kind, **fields)
+        if durable:
+            self.log.append(event)
+        else:
+            self.log.enqueue(event)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} of {self.agent!r}>"
+
+
+_WORDS: Final = (
+    (Trust.USER, "the user's words"),
+    (Trust.SYSTEM, "configuration"),
+    (Trust.TOOL, "a trusted tool"),
+)
+
+
+def _only_agent(label: Label) -> bool:
+    return all(source.origin is Origin.AGENT_GENERATED for source in label.sources)
+
+
+def _name_of(function: object) -> str:
+    return getattr(function, "__qualname__", None) or type(function).__name__
+
+
+_PLAINLY_CLOSED: Final = frozenset({type(None), bool, int, float})
+
+
+def _labelled_result(
+    facts: ToolFacts, raw: Any, label: Label, marks: RunMarks
+) -> tuple[Any, bool]:
+    """Return what the caller gets, and whether it is or holds untrusted content."""
+    kind = type(raw)
+    if kind is Untrusted:
+        return labelled(raw, label, marks), True
+    if raw is None:
+        return None, False
+    if facts.returns is Returns.UNTRUSTED:
+        # A container that declares untrusted parts keeps its shape; else all of it is content.
+        inside = next(untrusted_in(raw), None) is not None
+        return (raw if inside else labelled(raw, label, marks)), True
+    if facts.returns is Returns.CLOSED and kind not in _PLAINLY_CLOSED:
+        return (raw, False) if _is_closed_value(facts, raw) else (labelled(raw, label, marks), True)
+    return raw, kind is not str and next(untrusted_in(raw), None) is not None
+
+
+def _is_closed_value(facts: ToolFacts, raw: Any) -> bool:
+    hint = facts.signature.return_annotation
+    try:
+        TypeAdapter(hint).validate_python(raw, strict=True)
+    except Exception:  # noqa: BLE001 (whatever it is, it is not what was declared)
+        return False
+    return True
