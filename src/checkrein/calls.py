@@ -18,21 +18,20 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from checkrein.errors import MisuseError
-from checkrein.facts import MISSING, Parameter, ToolFacts
+from checkrein.facts import MISSING, NAMED, Parameter, ToolFacts
 from checkrein.freezing import Unfreezable, encode, freeze, is_frozen, thaw
-from checkrein.isolation import Forged, RunMarks, read_back
+from checkrein.isolation import Forged, RunMarks, any_nonce_in, read_back
 from checkrein.labels import Label, Origin, Source
 from checkrein.untrusted import Untrusted, content, labelled
 
-_EMPTY: Final[Any] = MappingProxyType({})
+_EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
+_SMALL: Final = 1 << 63
 _AGENT: Final = Label(frozenset({Source(Origin.AGENT_GENERATED)}))
-_NAMED: Final = frozenset(
-    {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
-)
 
 
 class Malformed(Exception):  # noqa: N818 (the guard turns it into a denial)
@@ -50,16 +49,17 @@ class Binder:
         facts: the tool's facts.
     """
 
-    __slots__ = ("_defaults", "_names", "_signature", "_simple", "_size")
+    __slots__ = ("_defaults", "_names", "_required", "_signature", "_simple", "_size")
 
     def __init__(self, facts: ToolFacts) -> None:
         parameters = facts.parameters
         self._signature = facts.signature
-        self._simple = all(one.kind in _NAMED for one in parameters)
+        self._simple = all(one.kind in NAMED for one in parameters)
         self._names = tuple(
             one.name for one in parameters if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         )
         self._defaults = {one.name: one.default for one in parameters}
+        self._required = tuple(one.name for one in parameters if one.default is MISSING)
         self._size = len(parameters)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -68,16 +68,22 @@ class Binder:
         Raises:
             MisuseError: an argument is missing, unknown, or given twice.
         """
-        if self._simple and len(args) <= len(self._names):
+        names = self._names
+        given = len(args)
+        if self._simple and given <= len(names):
             # Start from the defaults: names stay in order, what is missing stays MISSING.
             bound = self._defaults.copy()
-            bound.update(zip(self._names, args, strict=False))
+            if given:
+                bound.update(zip(names, args, strict=False))
             bound.update(kwargs)
-            twice = args and not kwargs.keys().isdisjoint(self._names[: len(args)])
-            # By identity: arguments may have an == of their own.
-            missing = [None for value in bound.values() if value is MISSING]
-            if len(bound) == self._size and not twice and not missing:
-                return bound
+            if len(bound) == self._size and (
+                not given or kwargs.keys().isdisjoint(names[:given])
+            ):
+                for name in self._required:
+                    if bound[name] is MISSING:  # by identity: values may have an == of their own
+                        break
+                else:
+                    return bound
         return self._bind_slowly(args, kwargs)
 
     def _bind_slowly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -103,16 +109,18 @@ class Call:
         parent: the id of the enclosing guarded call, ``""`` if none.
     """
 
-    __slots__ = ("_digest", "arguments", "facts", "id", "injected", "parent", "returned")
+    __slots__ = ("_digest", "arguments", "atomic", "facts", "id", "injected", "parent", "returned")
 
     def __init__(
         self,
         id: str,  # noqa: A002 (the id of the call, by its natural name)
         facts: ToolFacts,
         arguments: dict[str, Any],
-        injected: dict[str, Any],
-        returned: dict[str, Label],
+        injected: Mapping[str, Any] = _EMPTY,
+        returned: Mapping[str, Label] = _EMPTY,
         parent: str = "",
+        *,
+        atomic: bool = False,
     ) -> None:
         self.id = id
         self.facts = facts
@@ -120,10 +128,11 @@ class Call:
         self.injected = injected
         self.returned = returned
         self.parent = parent
+        self.atomic = atomic  # nothing has to be thawed
         self._digest = b""
 
     def with_arguments(self, arguments: dict[str, Any]) -> Call:
-        """Return the same call with normalised plain *arguments*."""
+        """Return the same call with normalised *arguments*."""
         return Call(self.id, self.facts, arguments, self.injected, self.returned, self.parent)
 
     @property
@@ -139,6 +148,8 @@ class Call:
 
     def for_body(self) -> tuple[list[Any], dict[str, Any]]:
         """Return fresh positional and keyword arguments for the tool's body."""
+        if self.atomic and self.facts.named:
+            return [], self.arguments
         positional: list[Any] = []
         named: dict[str, Any] = {}
         for one in self.facts.parameters:
@@ -175,7 +186,7 @@ def open_call(
     Args:
         id: the id of the call.
         facts: what the tool is.
-        bound: a value for every parameter; see :meth:`Binder.bind`.
+        bound: a value for every parameter, from :meth:`Binder.bind`; taken over.
         marks: the markers that may come back in an argument.
         parent: the id of the enclosing guarded call.
 
@@ -183,37 +194,36 @@ def open_call(
         Malformed: a value is not plain data, not of the annotated type, or
             holds a forged marker.
     """
-    arguments: dict[str, Any] = {}
-    injected = _EMPTY
-    returned = _EMPTY
-    for one in facts.parameters:
-        name = one.name
+    injected: dict[str, Any] = {}
+    returned: dict[str, Label] = {}
+    atomic = True
+    for name, exact, one in facts.quick:
         value = bound[name]
-        if one.injected:
-            injected = {**injected, name: value}
-        elif one.untrusted:
-            arguments[name] = _untrusted(id, one, value, marks)
-        else:
-            # The usual case first: a short plain text or number of just the right type.
-            kind = type(value)
-            exact = one.exact is not None and kind in one.exact
-            if exact and kind is str and not _marked(value, marks):
-                arguments[name] = value
+        kind = type(value)
+        # The usual case first: a text without markers, a number, of just the right type.
+        if exact is not None and kind in exact:
+            if kind is str:
+                if not any_nonce_in(value, marks):
+                    continue
+            elif kind is not float and (kind is not int or -_SMALL < value < _SMALL):
                 continue
-            value, label = _frozen(one, value, marks)
-            if not exact and not one.accepts(thaw(value)):
-                raise Malformed(_mismatch(one), name)
-            arguments[name] = value
-            if label is not None:
-                returned = {**returned, name: label}
-    return Call(id, facts, arguments, injected, returned, parent)
-
-
-def _marked(text: str, marks: tuple[RunMarks, ...]) -> bool:
-    for one in marks:  # noqa: SIM110 (this is the hot path; any() would cost a generator)
-        if one.nonce in text:
-            return True
-    return False
+        if one.injected:
+            injected[name] = value
+            continue
+        if one.untrusted:
+            bound[name] = _untrusted(id, one, value, marks)
+            atomic = False
+            continue
+        frozen, label = _frozen(one, value, marks)
+        if not one.accepts(frozen if is_frozen(frozen) else thaw(frozen)):
+            raise Malformed(_mismatch(one), name)
+        bound[name] = frozen
+        atomic = atomic and is_frozen(frozen)
+        if label is not None:
+            returned[name] = label
+    if injected:
+        bound = {name: value for name, value in bound.items() if name not in injected}
+    return Call(id, facts, bound, injected, returned, parent, atomic=atomic)
 
 
 def _frozen(

@@ -232,7 +232,7 @@ class Host:
         scheme, host = parts["scheme"].lower(), parts["host"].lower()
         if scheme not in self.schemes:
             raise Refused(f"must be a URL that begins with {' or '.join(self.schemes)}")
-        if not any(_host_fits(host, allowed) for allowed in self.hosts):
+        if host not in self.hosts and not _within_any(host, self.hosts):
             raise Refused("must be a URL to a host that the permission lists")
         default = _PORTS.get(scheme)
         port = int(parts["port"]) if parts["port"] else default
@@ -242,27 +242,31 @@ class Host:
         return f"{scheme}://{host}{shown}{parts['rest']}"
 
 
-def _host_fits(host: str, allowed: str) -> bool:
-    if allowed.startswith("*."):
-        return host.endswith(allowed[1:]) and _HOST.fullmatch(host) is not None
-    return host == allowed
+def _within_any(host: str, allowed: tuple[str, ...]) -> bool:
+    """Say whether *host* is a subdomain that one of *allowed* stands for."""
+    return _HOST.fullmatch(host) is not None and any(
+        one.startswith("*.") and host.endswith(one[1:]) for one in allowed
+    )
 
 
 # -- mail addresses ------------------------------------------------------------------------
 
 # The dot-atom form of RFC 5322, less "%" and "!", with which old mailers route onwards.
+_ATOM: Final = r"[A-Za-z0-9#$&'*+/=?^_`{|}~-]+"
 _ADDRESS: Final = re.compile(
-    r"[A-Za-z0-9#$&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9#$&'*+/=?^_`{|}~-]+)*@(?P<domain>[A-Za-z0-9.-]+)"
+    rf"{_ATOM}(?:\.{_ATOM})*@({_NAME}(?:\.{_NAME})*)", re.IGNORECASE | re.ASCII
 )
 
 
 def _address(value: Any) -> tuple[str, str]:
-    text = _text(value, _MAX_ADDRESS)
-    parts = _ADDRESS.fullmatch(text)
-    if parts is None or _HOST.fullmatch(parts["domain"]) is None:
+    parts = _ADDRESS.fullmatch(_text(value, _MAX_ADDRESS))
+    if parts is None:
         raise Refused("must be one plain mail address: name@domain")
-    domain = parts["domain"].lower()
-    return text[: parts.start("domain")] + domain, domain
+    text, domain = parts[0], parts[1]
+    if not domain.islower():
+        domain = domain.lower()
+        text = text[: parts.start(1)] + domain
+    return text, domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +279,7 @@ class EmailDomain:
     def normalise(self, value: Any) -> str:
         """Return the address, domain in lower case, if its domain is allowed."""
         address, domain = _address(value)
-        if not any(_host_fits(domain, allowed) for allowed in self.domains):
+        if domain not in self.domains and not _within_any(domain, self.domains):
             raise Refused("must be a mail address at a domain that the permission lists")
         return address
 

@@ -39,6 +39,7 @@ from checkrein.errors import MisuseError
 from checkrein.untrusted import Untrusted
 
 MISSING: Final = inspect.Parameter.empty
+NAMED: Final = frozenset({inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY})
 
 
 class Effect(StrEnum):
@@ -71,12 +72,35 @@ composed: Final = Mark.COMPOSED
 """``Annotated[str, composed]``: the model may word it, within a constraint of the grant."""
 
 _INJECTED_TYPES: set[type[Any]] = set()
-TAINTED_RESOURCES: set[str] = set()
-"""What some decorated tool writes untrusted content into; such a tool exists for good."""
 
 _STREAMS: Final = frozenset(
     {Iterator, Iterable, Generator, AsyncIterator, AsyncIterable, AsyncGenerator}
 )
+
+
+class Resources:
+    """A growing set of resources that knows what lies inside and around each."""
+
+    __slots__ = ("_around", "_named")
+
+    def __init__(self) -> None:
+        self._named: frozenset[str] = frozenset()
+        self._around: frozenset[str] = frozenset()
+
+    def add(self, facts: ToolFacts) -> None:
+        """Take in what the tool's claims are about."""
+        self._named |= facts.resources
+        self._around |= facts.prefixes
+
+    def meet(self, facts: ToolFacts) -> bool:
+        """Say whether the tool is about one of these, about a part of one, or around one."""
+        return not (
+            self._named.isdisjoint(facts.prefixes) and self._around.isdisjoint(facts.resources)
+        )
+
+
+TAINTED_RESOURCES: Final = Resources()
+"""What some decorated tool writes untrusted content into."""
 
 
 def register_injected(kind: type[Any]) -> None:
@@ -170,10 +194,16 @@ class ToolFacts:
     external: bool = field(init=False)
     private: bool = field(init=False)
     changes: bool = field(init=False)
-    guarded_origin: bool = field(init=False)
+    wary: bool = field(init=False)  # changes state or reaches outside
     by_name: dict[str, Parameter] = field(init=False)
     plain: tuple[str, ...] = field(init=False)
+    payload: tuple[str, ...] = field(init=False)
+    quick: tuple[tuple[str, frozenset[type[Any]] | None, Parameter], ...] = field(init=False)
+    named: bool = field(init=False)  # every parameter can be passed by name, none is injected
+    quiet: bool = field(init=False)  # a number that comes back leaves no trace in the run
     source: str = field(init=False)
+    resources: frozenset[str] = field(init=False)
+    prefixes: frozenset[str] = field(init=False)  # the resources, and all they lie in
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -182,20 +212,24 @@ class ToolFacts:
         put(self, "external", any(claim.external for claim in self.claims))
         put(self, "private", any(claim.private for claim in self.claims))
         put(self, "changes", effect is not Effect.READS)
-        put(self, "guarded_origin", self.changes or self.external)
+        put(self, "wary", self.changes or self.external)
         put(self, "by_name", {one.name: one for one in self.parameters})
         plain = (one.name for one in self.parameters if not one.injected and not one.untrusted)
         put(self, "plain", tuple(plain))
-        put(self, "source", "+".join(claim.resource for claim in self.claims))
-
-    def meets(self, resources: Iterable[str]) -> bool:
-        """Say whether a claim is about one of *resources*, about a part of one, or around one."""
-        return any(
-            claim.resource == other
-            or claim.resource.startswith(other + ".")
-            or other.startswith(claim.resource + ".")
-            for claim in self.claims
-            for other in resources
+        put(self, "payload", tuple(one.name for one in self.parameters if one.untrusted))
+        quick = ((one.name, None if one.untrusted else one.exact, one) for one in self.parameters)
+        put(self, "quick", tuple(quick))
+        put(self, "named", all(one.kind in NAMED and not one.injected for one in self.parameters))
+        quiet = self.returns in {Returns.CLOSED, Returns.PLAIN, Returns.TRUSTED}
+        put(self, "quiet", quiet and not (self.private or self.evidence or self.changes))
+        resources = [claim.resource for claim in self.claims]
+        put(self, "source", "+".join(resources))
+        put(self, "resources", frozenset(resources))
+        parts = [resource.split(".") for resource in resources]
+        put(
+            self,
+            "prefixes",
+            frozenset(".".join(one[:end]) for one in parts for end in range(1, len(one) + 1)),
         )
 
     def with_claim(self, claim: Claim, *, evidence: bool, trusted: bool) -> ToolFacts:
@@ -260,7 +294,7 @@ def _checked(facts: ToolFacts) -> ToolFacts:
     if facts.evidence and facts.returns is Returns.UNTRUSTED:
         raise MisuseError(f"{facts.name}: untrusted content is no evidence; drop evidence=True")
     if facts.changes and any(one.untrusted for one in facts.parameters):
-        TAINTED_RESOURCES.update(claim.resource for claim in facts.claims)
+        TAINTED_RESOURCES.add(facts)
     return facts
 
 

@@ -21,16 +21,16 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from checkrein.constraints import Constraint, Refused
+from checkrein.constraints import Constraint, Refused, anything
 from checkrein.errors import ConfigurationError
 from checkrein.facts import MISSING, Claim, Effect, ToolFacts
-from checkrein.freezing import Unfreezable, encode, freeze
+from checkrein.freezing import ATOMS, Unfreezable, encode, freeze
 from checkrein.untrusted import Untrusted, content, labelled
 
 if TYPE_CHECKING:
@@ -320,22 +320,26 @@ class Grant:
         self.id = id or secrets.token_hex(8)
         self._exact: dict[str, list[tuple[int, Permission]]] = {}
         self._wild: list[tuple[int, Permission]] = []
-        for place in enumerate(permissions):
-            if place[1].wildcard:
-                self._wild.append(place)
-            else:
-                self._exact.setdefault(place[1].resource, []).append(place)
-        self._plans: dict[ToolFacts, tuple[tuple[tuple[int, Permission], ...], ...]] = {}
+        for place, one in enumerate(permissions):
+            where = self._wild if one.wildcard else self._exact.setdefault(one.resource, [])
+            where.append((place, one))
+        self._plans: dict[ToolFacts, tuple[tuple[Offer, ...], ...]] = {}
 
-    def candidates(self, facts: ToolFacts) -> tuple[tuple[tuple[int, Permission], ...], ...]:
-        """Return, for each claim of a tool, the permissions that cover it, with their places."""
+    def good_at(self, now: float) -> bool:
+        """Say whether the grant is good at *now*, in seconds since the epoch."""
+        return (self.not_before is None or self.not_before <= now) and (
+            self.expires is None or now < self.expires
+        )
+
+    def offers(self, facts: ToolFacts) -> tuple[tuple[Offer, ...], ...]:
+        """Return, for each claim of a tool, what the permissions that cover it ask."""
         plan = self._plans.get(facts)
         if plan is None:
             plan = tuple(
                 tuple(
-                    place
-                    for place in (*self._exact.get(claim.resource, ()), *self._wild)
-                    if place[1].covers(claim)
+                    Offer(self, place, one, facts)
+                    for place, one in (*self._exact.get(claim.resource, ()), *self._wild)
+                    if one.covers(claim)
                 )
                 for claim in facts.claims
             )
@@ -363,21 +367,105 @@ class Admission:
 
     Attributes:
         grant: the grant.
-        used: the permissions that admit the call, one for each claim, with their
-            places in the grant; empty if it does not.
+        used: what admits the call, one offer for each claim; empty if nothing does.
         problem: why not: ``missing`` or ``argument``.
         message: the reason in words, without values.
         argument: the argument concerned.
     """
 
     grant: Grant
-    used: tuple[tuple[int, Permission], ...] = ()
+    used: tuple[Offer, ...] = ()
     problem: Literal["", "missing", "argument"] = ""
     message: str = ""
     argument: str = ""
+    budgeted: bool = False
 
 
-def admit(chain: Iterable[Grant], call: Call) -> tuple[tuple[Admission, ...], Call]:
+class _Refusal(Exception):  # noqa: N818 (stays in this module)
+    """A permission does not let an argument through."""
+
+    def __init__(self, message: str, argument: str) -> None:
+        super().__init__(message)
+        self.argument = argument
+
+
+class Offer:
+    """A permission, prepared for one tool that it covers.
+
+    Attributes:
+        place: its place in the grant.
+        permission: the permission.
+        admission: the answer of a grant that needs nothing else to admit a call.
+    """
+
+    __slots__ = ("_checks", "_facts", "_silent", "_strange", "admission", "permission", "place")
+
+    def __init__(self, grant: Grant, place: int, permission: Permission, facts: ToolFacts) -> None:
+        self.place = place
+        self.permission = permission
+        self.admission = Admission(grant, (self,), budgeted=permission.times is not None)
+        self._facts = facts
+        names = [one for one in facts.parameters if not one.injected]
+        constraints = permission.constraints
+        self._strange = next((name for name in constraints if name not in facts.by_name), "")
+        asked = [
+            (one.name, constraints[one.name] if one.name in constraints else permission.others)
+            for one in names
+            # Payload needs no mention, and others() mentions nobody.
+            if one.name in constraints or not one.untrusted
+        ]
+        # What a constraint has to see, and what may only be the tool's default.
+        self._checks = tuple(
+            (name, one.normalise) for name, one in asked if one is not None and one is not anything
+        )
+        closed = bool(constraints) or permission.others is not None
+        self._silent = tuple(name for name, one in asked if one is None) if closed else ()
+
+    def fit(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the normalised arguments.
+
+        Raises:
+            _Refusal: the permission does not let them through.
+        """
+        if self._strange:
+            name = self._strange
+            raise _Refusal(
+                f"the permission constrains {name!r}, which {self._facts.name} does not take", name
+            )
+        normalised = arguments
+        name = ""
+        try:
+            for name, normalise in self._checks:
+                value = arguments[name]
+                if type(value) is Untrusted:
+                    result = _normalise_content(value, normalise)
+                else:
+                    result = normalise(value)
+                if result is not value:
+                    if normalised is arguments:
+                        normalised = arguments.copy()
+                    normalised[name] = result if type(result) in ATOMS else freeze(result)
+        except Refused as refusal:
+            problem = f"argument {name!r} {refusal}"
+        except Unfreezable:
+            problem = f"the constraint on {name!r} returned what is not plain data"
+        except Exception as error:  # noqa: BLE001 (a constraint that fails has not said yes)
+            problem = f"the constraint on {name!r} failed ({type(error).__name__})"
+        else:
+            problem = ""
+        if problem:
+            raise _Refusal(problem, name)
+        for name in self._silent:
+            if not is_default(self._facts, name, arguments[name]):
+                raise _Refusal(
+                    f"argument {name!r} is not mentioned by the permission; name it there, "
+                    "or add others(anything)",
+                    name,
+                )
+        return normalised
+
+
+def admit(chain: Iterable[Grant], call: Call) -> tuple[list[Admission], Call]:
     """Ask every grant of *chain* about *call*; return the answers and the normalised call.
 
     The first grant normalises, the later ones meet its values. Constraints
@@ -390,94 +478,46 @@ def admit(chain: Iterable[Grant], call: Call) -> tuple[tuple[Admission, ...], Ca
         admissions.append(admission)
     if arguments is not call.arguments:
         call = call.with_arguments(arguments)
-    return tuple(admissions), call
+    return admissions, call
 
 
 def _admit(
     grant: Grant, facts: ToolFacts, arguments: dict[str, Any]
 ) -> tuple[Admission, dict[str, Any]]:
-    used: list[tuple[int, Permission]] = []
+    used: list[Offer] = []
     normalised = arguments
-    for claim, candidates in zip(facts.claims, grant.candidates(facts), strict=True):
+    for claim, offers in zip(facts.claims, grant.offers(facts), strict=True):
         refusal: _Refusal | None = None
-        for place in candidates:
-            outcome = _fit(place[1], facts, normalised)
-            if isinstance(outcome, dict):
-                normalised = outcome
-                used.append(place)
+        for offer in offers:
+            try:
+                normalised = offer.fit(normalised)
+            except _Refusal as problem:
+                refusal = refusal or problem
+            else:
+                used.append(offer)
                 break
-            refusal = refusal or outcome
         else:
             if refusal is None:
                 message = f"no permission covers {claim.effect} {claim.resource}"
                 return Admission(grant, problem="missing", message=message), arguments
             return (
                 Admission(
-                    grant, problem="argument", message=refusal.message, argument=refusal.argument
+                    grant, problem="argument", message=str(refusal), argument=refusal.argument
                 ),
                 arguments,
             )
-    return Admission(grant, tuple(used)), normalised
+    if len(used) == 1:
+        return used[0].admission, normalised
+    budgeted = any(offer.permission.times is not None for offer in used)
+    return Admission(grant, tuple(used), budgeted=budgeted), normalised
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    message: str
-    argument: str
-
-
-def _fit(
-    permission: Permission, facts: ToolFacts, arguments: dict[str, Any]
-) -> dict[str, Any] | _Refusal:
-    """Return the normalised arguments, or why the permission does not let them through."""
-    constraints = permission.constraints
-    if not constraints and permission.others is None:
-        return arguments
-    for name in constraints:
-        if name not in arguments:
-            return _Refusal(
-                f"the permission constrains {name!r}, which {facts.name} does not take", name
-            )
-    normalised: dict[str, Any] | None = None
-    for name, value in arguments.items():
-        constraint = constraints.get(name, permission.others)
-        if constraint is None:
-            if facts.by_name[name].untrusted or is_default(facts, name, value):
-                continue
-            return _Refusal(
-                f"argument {name!r} is not mentioned by the permission; name it there, "
-                "or add others(anything)",
-                name,
-            )
-        if permission.others is constraint and facts.by_name[name].untrusted:
-            continue  # payload needs no mention, and others() mentions nobody
-        outcome = _normalise(constraint, value, name)
-        if type(outcome) is _Refusal:
-            return outcome
-        if outcome is not value:
-            normalised = dict(arguments) if normalised is None else normalised
-            normalised[name] = outcome
-    return arguments if normalised is None else normalised
-
-
-def _normalise(constraint: Constraint, value: Any, name: str) -> Any:
-    # What a constraint raises besides Refused is its own fault, and still a no.
-    try:
-        if type(value) is Untrusted:
-            inner = content(value)
-            fresh = freeze(constraint.normalise(inner))
-            return value if fresh is inner else labelled(
-                fresh, value.label, value._marks, value._call  # noqa: SLF001
-            )  # fmt: skip
-        result = constraint.normalise(value)
-        return value if result is value else freeze(result)
-    except Refused as refusal:
-        message = f"argument {name!r} {refusal}"
-    except Unfreezable:
-        message = f"the constraint on {name!r} returned what is not plain data"
-    except Exception as error:  # noqa: BLE001
-        message = f"the constraint on {name!r} failed ({type(error).__name__})"
-    return _Refusal(message, name)
+def _normalise_content(value: Untrusted[Any], normalise: Callable[[Any], Any]) -> Untrusted[Any]:
+    inner = content(value)
+    fresh = freeze(normalise(inner))
+    if fresh is inner:
+        return value
+    return labelled(fresh, value.label, value._marks, value._call)  # noqa: SLF001
 
 
 def is_default(facts: ToolFacts, name: str, value: Any) -> bool:

@@ -37,6 +37,7 @@ from checkrein.mediation import (
     mediate,
 )
 from checkrein.ports import ACTIVE
+from checkrein.ports import Frame as FramePort
 from checkrein.runs import Frame, Run, spec_of
 from checkrein.waiting import off_loop, within
 
@@ -172,7 +173,7 @@ class Tool:
         self.function = function
         self.facts = facts
         self.binder = Binder(facts)
-        self.wrapper = self._wrap(_active_frame, ())
+        self.wrapper = self._wrap(ACTIVE.get, ())
 
     def bound_to(self, run: Run, receiver: tuple[Any, ...]) -> Callable[..., Any]:
         """Return the guarded function with *run* fixed, *receiver* as its first argument."""
@@ -183,16 +184,11 @@ class Tool:
         return self._wrap(frame, receiver)
 
     def _wrap(
-        self, find_frame: Callable[[], Frame | None], receiver: tuple[Any, ...]
+        self, find_frame: Callable[[], FramePort | None], receiver: tuple[Any, ...]
     ) -> Callable[..., Any]:
-        function, facts, binder = self.function, self.facts, self.binder
-
-        def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mediation:
-            return mediate(facts, binder, find_frame(), receiver + args, kwargs)
-
-        wrapper = _wrapper_for(function, begin)
-        functools.update_wrapper(wrapper, function)
-        shown = facts.signature
+        wrapper = _wrapper_for(self, find_frame, receiver)
+        functools.update_wrapper(wrapper, self.function)
+        shown = self.facts.signature
         if receiver:
             shown = shown.replace(parameters=list(shown.parameters.values())[1:])
         # Resolved and plain: string annotations and wrapper types survive few frameworks,
@@ -210,18 +206,13 @@ class Tool:
         return wrapper
 
 
-def _active_frame() -> Frame | None:
-    frame = ACTIVE.get()
-    return frame if isinstance(frame, Frame) else None
-
-
 def _frame_for(run: Run) -> Frame:
     """Return the frame for a tool bound to *run*.
 
     The active frame serves where it belongs to the run or to one inside it.
     """
-    active = _active_frame()
-    if active is None or active.run.closed:
+    active = ACTIVE.get()
+    if not isinstance(active, Frame) or active.run.closed:
         return run.top
     if run in active.run.line:
         return active
@@ -234,19 +225,23 @@ def _frame_for(run: Run) -> Frame:
 
 
 def _wrapper_for(
-    function: Callable[..., Any], begin: Callable[[tuple[Any, ...], dict[str, Any]], Mediation]
+    tool: Tool, find_frame: Callable[[], FramePort | None], receiver: tuple[Any, ...]
 ) -> Callable[..., Any]:
-    """Return a function of the same colour as *function* that mediates each call."""
+    """Return a function of the same colour as the tool's that mediates each call."""
+    function, facts, binder = tool.function, tool.facts, tool.binder
     if inspect.iscoroutinefunction(function):
 
         async def coroutine(*args: Any, **kwargs: Any) -> Any:
-            return await _adrive(begin(args, kwargs), function)
+            mediation = mediate(facts, binder, find_frame(), receiver + args, kwargs)
+            return await _adrive(mediation, function)
 
         return coroutine
     if inspect.isasyncgenfunction(function):
 
         async def asyncgen(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
-            stream = _astream(begin(args, kwargs), function)
+            stream = _astream(
+                mediate(facts, binder, find_frame(), receiver + args, kwargs), function
+            )
             try:
                 async for item in stream:
                     yield item
@@ -257,12 +252,13 @@ def _wrapper_for(
     if inspect.isgeneratorfunction(function):
 
         def generator(*args: Any, **kwargs: Any) -> Generator[Any, None, None]:
-            yield from _stream(begin(args, kwargs), function)
+            mediation = mediate(facts, binder, find_frame(), receiver + args, kwargs)
+            yield from _stream(mediation, function)
 
         return generator
 
     def plain(*args: Any, **kwargs: Any) -> Any:
-        return _drive(begin(args, kwargs), function)
+        return _drive(mediate(facts, binder, find_frame(), receiver + args, kwargs), function)
 
     return plain
 
@@ -270,7 +266,7 @@ def _wrapper_for(
 # -- drivers -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Done:
     """The mediation is over; *result* is what the caller gets."""
 
@@ -308,9 +304,12 @@ def _drive(mediation: Mediation, function: Callable[..., Any]) -> Any:
         except BaseException as error:  # noqa: BLE001 (thrown on, and raised again there)
             ACTIVE.reset(token)
             need = _throw(mediation, error)
-        else:
-            ACTIVE.reset(token)
-            need = _send(mediation, raw)
+            continue
+        ACTIVE.reset(token)
+        try:
+            need = mediation.send(raw)
+        except StopIteration as end:
+            return end.value
     return need.result
 
 

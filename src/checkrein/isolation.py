@@ -139,6 +139,16 @@ def render(value: object, label: Label, marks: MarksPort) -> str:
     return f"<untrusted-{token}{origin}>\n{text}\n</untrusted-{token}>"
 
 
+def any_nonce_in(text: str, marks: tuple[RunMarks, ...]) -> bool:
+    """Say whether *text* may hold a marker of one of *marks*. Quick: asked of every argument."""
+    if len(text) < _NONCE_LETTERS:
+        return False
+    for one in marks:  # noqa: SIM110 (a generator would cost more than the search)
+        if one.nonce in text:
+            return True
+    return False
+
+
 def read_back(text: str, *marks: RunMarks) -> tuple[str, Label | None]:
     """Return *text* without the markers of *marks*, and the joined label of those found.
 

@@ -24,14 +24,15 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from checkrein.calls import Binder, Call, Malformed
 from checkrein.confirmations import Confirmation, Verdict
 from checkrein.errors import Denied, MisuseError, Suspended, Unrecorded
 from checkrein.ports import Event, Gate, Log, logger
+from checkrein.ports import Frame as FramePort
 from checkrein.rules import Decision, Finding, Outcome
-from checkrein.runs import Frame, Ticket
+from checkrein.runs import Frame
 
 if TYPE_CHECKING:
     from checkrein.facts import ToolFacts
@@ -41,7 +42,7 @@ END: Final = object()
 """Sent for :class:`Invoke` when a stream has no further item."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
     """Ask *gate* about *confirmation*."""
 
@@ -50,7 +51,7 @@ class Ask:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Persist:
     """Write *event* to *log*; if *durable*, wait until it is."""
 
@@ -59,7 +60,7 @@ class Persist:
     durable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Invoke:
     """Start the body of *call* in *frame*, or go on with it."""
 
@@ -67,7 +68,7 @@ class Invoke:
     frame: Frame
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Emit:
     """Give *item* to the consumer of the stream."""
 
@@ -88,6 +89,7 @@ class Left(Exception):  # noqa: N818 (thrown into the mediation, never seen by u
 Need = Ask | Persist | Invoke | Emit
 Mediation = Generator[Need, Any, Any]
 
+_ALLOW: Final = Outcome.ALLOW
 _HOST_CONTROL: list[type[BaseException]] = [Suspended]
 
 
@@ -105,7 +107,7 @@ def control_flow() -> tuple[type[BaseException], ...]:
 
 
 def mediate(
-    facts: ToolFacts, binder: Binder, frame: Frame | None, args: tuple[Any, ...], kwargs: Any
+    facts: ToolFacts, binder: Binder, frame: FramePort | None, args: tuple[Any, ...], kwargs: Any
 ) -> Mediation:
     """Mediate one call. Returns the labelled result; the driver does all the rest.
 
@@ -116,7 +118,7 @@ def mediate(
         args: positional arguments, as given.
         kwargs: keyword arguments, as given.
     """
-    if frame is None:
+    if not isinstance(frame, Frame):
         logger.warning("denied %s: no run is active", facts.name)
         raise Denied(
             "no run is active here: call the tool inside `with Run(...)`, "
@@ -125,45 +127,69 @@ def mediate(
             tool=facts.name,
         )
     run = frame.run
-    call = yield from _open(run, facts, binder, frame, args, kwargs)
-    admissions, call = run.admit(call)
-    ticket = Ticket(run.store)
     try:
-        decision = run.decide(call, admissions, frame, ticket, frozenset())
-        approved: tuple[Finding, ...] = ()
-        while decision.outcome is Outcome.ASK:
-            yield from _ask(run, call, decision, frame)
-            approved += decision.findings
-            seen = frozenset(one.key for one in approved)
-            decision = run.decide(call, admissions, frame, ticket, seen)
-        if decision.outcome is Outcome.DENY:
-            yield from _deny(run, call, decision.findings)
-        yield from _declare(run, call, approved)
-    except BaseException as error:
-        ticket.give_back()
-        yield from _not_run(run, call, error)
-        raise
-    ticket.spend()
-    return (yield from _perform(run, call, frame))
-
-
-def _open(
-    run: Run, facts: ToolFacts, binder: Binder, frame: Frame, args: tuple[Any, ...], kwargs: Any
-) -> Generator[Need, Any, Call]:
-    try:
-        return run.open_call(facts, binder.bind(args, kwargs), frame)
+        call = run.open_call(facts, binder.bind(args, kwargs), frame)
     except (Malformed, MisuseError) as error:
         problem = error
-    # An attempt that is no call is an attempt all the same.
-    malformed = isinstance(problem, Malformed)
-    rule = "call.malformed" if malformed else "call.misuse"
-    argument = problem.argument if isinstance(problem, Malformed) else ""
-    call = Call(run.next_call(), facts, {}, {}, {}, frame.call_id)
-    finding = Finding(rule, Outcome.DENY, str(problem), argument)
-    if malformed:
+        call = None
+    if call is None:
+        yield from _refuse_malformed(run, facts, frame, problem)
+    admissions, call = run.admit(call)
+    ticket = run.ticket(admissions)
+    try:
+        decision = run.decide(call, admissions, frame, ticket)
+        approved: tuple[Finding, ...] = ()
+        while decision.outcome is not _ALLOW:
+            yield from _clear(run, call, decision, frame)
+            approved += decision.findings
+            decision = run.decide(call, admissions, frame, None, approved)
+        if run.log is not None:
+            yield from _declare(run, run.log, call, approved)
+    except BaseException as error:
+        if ticket is not None:
+            ticket.give_back()
+        yield from _not_run(run, call, error)
+        raise
+    if ticket is not None:
+        ticket.spend()
+    inner = run.inner_frame(call)
+    started = 0.0 if run.log is None else time.perf_counter()
+    try:
+        raw = yield Invoke(call, inner)
+        if facts.streams:
+            result = yield from _stream(run, call, frame, inner, raw)
+        else:
+            result = run.commit(call, raw, inner, frame)
+    except BaseException as error:
+        yield from _write(run, _outcome(run, call, _status(error), error, None, started))
+        if isinstance(error, Left):
+            return None
+        raise
+    if run.log is not None:
+        yield from _record(run, call, result, started)
+    return result
+
+
+def _refuse_malformed(
+    run: Run, facts: ToolFacts, frame: Frame, problem: Malformed | MisuseError
+) -> Generator[Need, Any, NoReturn]:
+    """Write down and raise: an attempt that is no call is an attempt all the same."""
+    call = Call(run.next_call(), facts, {}, parent=frame.call_id)
+    if isinstance(problem, Malformed):
+        finding = Finding("call.malformed", Outcome.DENY, str(problem), problem.argument)
         yield from _deny(run, call, (finding,))
+    finding = Finding("call.misuse", Outcome.DENY, str(problem))
     yield from _write(run, run.call_event("call.denied", call, (finding,)))
     raise MisuseError(f"{facts.name}: {problem}")
+
+
+def _clear(
+    run: Run, call: Call, decision: Decision, frame: Frame
+) -> Generator[Need, Any, None]:
+    """Return only if a person allows what the rules ask about."""
+    if decision.outcome is Outcome.DENY:
+        yield from _deny(run, call, decision.findings)
+    yield from _ask(run, call, decision, frame)
 
 
 def _ask(
@@ -177,7 +203,6 @@ def _ask(
             "a person would have to confirm this, and the run has no gate",
         )
         yield from _deny(run, call, (finding, *decision.findings))
-        return
     question = run.question(call, decision)
     asked = run.event(
         "confirmation.asked",
@@ -220,7 +245,7 @@ def _answered(
     )
 
 
-def _deny(run: Run, call: Call, findings: tuple[Finding, ...]) -> Generator[Need, Any, None]:
+def _deny(run: Run, call: Call, findings: tuple[Finding, ...]) -> Generator[Need, Any, NoReturn]:
     """Write the denial down and raise it."""
     first = findings[0]
     logger.warning("denied %s in run %s: %s", call.facts.name, run.id, first.rule)
@@ -235,13 +260,11 @@ def _deny(run: Run, call: Call, findings: tuple[Finding, ...]) -> Generator[Need
 
 
 def _declare(
-    run: Run, call: Call, approved: tuple[Finding, ...]
+    run: Run, log: Log, call: Call, approved: tuple[Finding, ...]
 ) -> Generator[Need, Any, None]:
     """Write the intent down; what changes the world waits until it is durable."""
-    if run.log is None:
-        return
     intent = run.call_event("call.allowed", call, approved)
-    failure = yield Persist(run.log, intent, durable=call.facts.guarded_origin)
+    failure = yield Persist(log, intent, call.facts.wary)
     if failure is not None:
         run.lock("the log is unavailable")
         logger.error("run %s: the log is unavailable (%s)", run.id, failure.error)
@@ -258,27 +281,14 @@ def _not_run(run: Run, call: Call, error: BaseException) -> Generator[Need, Any,
     if isinstance(error, Denied | GeneratorExit):
         return
     status = "suspended" if isinstance(error, control_flow()) else "cancelled"
-    yield from _write(run, _outcome(run, call, status, error=error))
+    yield from _write(run, _outcome(run, call, status, error, None, time.perf_counter()))
 
 
-def _perform(run: Run, call: Call, frame: Frame) -> Mediation:
-    """Run the body, label what it returns, and write the outcome down."""
-    inner = run.inner_frame(call)
-    started = time.perf_counter()
-    try:
-        raw = yield Invoke(call, inner)
-        if call.facts.streams:
-            yield from _stream(run, call, frame, inner, raw)
-            result = None
-        else:
-            result = run.commit(call, raw, inner, frame)
-    except BaseException as error:
-        status = _status(error)
-        yield from _write(run, _outcome(run, call, status, error=error, started=started))
-        if status == "closed":
-            return None
-        raise
-    failure = yield from _write(run, _outcome(run, call, "done", result=result, started=started))
+def _record(
+    run: Run, call: Call, result: Any, started: float
+) -> Generator[Need, Any, None]:
+    """Write the outcome down. The effect stands even if that fails."""
+    failure = yield from _write(run, _outcome(run, call, "done", None, result, started))
     if failure is not None:
         raise Unrecorded(
             f"{call.facts.name} is done, and its outcome could not be recorded: do not retry",
@@ -286,7 +296,6 @@ def _perform(run: Run, call: Call, frame: Frame) -> Mediation:
             tool=call.facts.name,
             call=call.id,
         )
-    return result
 
 
 def _stream(
@@ -310,13 +319,7 @@ def _status(error: BaseException) -> str:
 
 
 def _outcome(
-    run: Run,
-    call: Call,
-    status: str,
-    *,
-    error: BaseException | None = None,
-    result: Any = None,
-    started: float | None = None,
+    run: Run, call: Call, status: str, error: BaseException | None, result: Any, started: float
 ) -> Event:
     return run.event(
         "call.outcome",
@@ -324,7 +327,7 @@ def _outcome(
         status=status,
         error="" if error is None or status == "closed" else type(error).__name__,
         result="" if result is None else type(result).__name__,
-        ms=0 if started is None else round((time.perf_counter() - started) * 1000, 3),
+        ms=round((time.perf_counter() - started) * 1000, 3),
     )
 
 

@@ -36,7 +36,8 @@ needs a constraint instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,9 +47,10 @@ from checkrein.grants import Admission, is_default
 from checkrein.origins import Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping, Sequence
 
     from checkrein.calls import Call
+    from checkrein.grants import Permission
     from checkrein.origins import Evidence
 
 
@@ -110,89 +112,103 @@ class Decision:
         return f"{self.outcome}: {reasons}" if reasons else str(self.outcome)
 
 
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What a run has become; replaced as a whole when something changes.
+
+    Attributes:
+        closed, stopped, locked: what the application, or suspicion, has done to it.
+        exposed: untrusted content was seen.
+        private: private data is held.
+        refused: digests of calls that a person has denied.
+    """
+
+    closed: bool = False
+    stopped: bool = False
+    locked: bool = False
+    exposed: bool = False
+    private: bool = False
+    refused: frozenset[bytes] = frozenset()
+
+
 @dataclass(slots=True)
 class RunView:
     """What the rules may know of a run, as it was at one moment.
 
     Attributes:
         now: seconds since the epoch.
+        state: the state of the run, joined with that of the runs it is inside of.
         admissions: the answers of the grants in the chain.
         evidence: what trusted sources have said.
-        closed, stopped, locked: the state of the run and those around it.
-        exposed: untrusted content was seen.
-        private: private data is held.
+        pins: definitions that tools must have, by name.
         enclosed: ``None`` for a call from the top; else whether the enclosing
             call had, or saw, untrusted values.
-        refused: digests of calls that a person has denied.
-        pins: definitions that tools must have, by name.
     """
 
     now: float
-    admissions: tuple[Admission, ...]
+    state: RunState
+    admissions: Sequence[Admission]
     evidence: Evidence
-    closed: bool = False
-    stopped: bool = False
-    locked: bool = False
-    exposed: bool = False
-    private: bool = False
+    pins: Mapping[str, bytes]
     enclosed: bool | None = None
-    refused: frozenset[bytes] = frozenset()
-    pins: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+
+    @property
+    def wary(self) -> bool:
+        """Whether plain arguments need a trusted origin."""
+        return self.state.exposed if self.enclosed is None else self.enclosed
 
 
-
-def standing(call: Call, view: RunView) -> Iterator[Finding]:
+def standing(call: Call, view: RunView) -> Iterable[Finding]:
     """The run must be open, and unlocked for anything but a read that stays inside."""
-    if view.closed:
-        yield Finding("run.closed", Outcome.DENY, "the run has ended; open a new one")
-    if view.stopped:
-        yield Finding("run.stopped", Outcome.DENY, "the run was told to stop")
-    if view.locked and call.facts.guarded_origin:
-        yield Finding("run.locked", Outcome.DENY, "the run is locked after suspicious calls")
+    state = view.state
+    if not (state.closed or state.stopped or state.locked):
+        return ()
+    if state.closed:
+        return (Finding("run.closed", Outcome.DENY, "the run has ended; open a new one"),)
+    if state.stopped:
+        return (Finding("run.stopped", Outcome.DENY, "the run was told to stop"),)
+    if call.facts.wary:
+        return (Finding("run.locked", Outcome.DENY, "the run is locked after suspicious calls"),)
+    return ()
 
 
-def permission(call: Call, view: RunView) -> Iterator[Finding]:
+def permission(_call: Call, view: RunView) -> Iterable[Finding]:
     """Every grant of the chain must be good now and admit the call."""
+    findings: Iterable[Finding] = ()
     for one in view.admissions:
-        grant = one.grant
-        if (grant.not_before is not None and view.now < grant.not_before) or (
-            grant.expires is not None and view.now >= grant.expires
-        ):
-            yield Finding("permission.expired", Outcome.DENY, "the grant is not good at this time")
         if one.problem:
-            yield Finding(
-                f"permission.{one.problem}", Outcome.DENY, one.message, argument=one.argument
-            )
+            rule = f"permission.{one.problem}"
+            findings = (*findings, Finding(rule, Outcome.DENY, one.message, one.argument))
+        if not one.grant.good_at(view.now):
+            message = "the grant is not good at this time"
+            findings = (*findings, Finding("permission.expired", Outcome.DENY, message))
+    return findings
 
 
-def pinned(call: Call, view: RunView) -> Iterator[Finding]:
+def pinned(call: Call, view: RunView) -> Iterable[Finding]:
     """A pinned tool must have the definition it was pinned with."""
-    if view.pins:
-        pin = view.pins.get(call.facts.name)
-        if pin is not None and pin != call.facts.definition:
-            yield Finding(
-                "tool.changed", Outcome.DENY, "the tool is not the one that was reviewed"
-            )
+    if view.pins and view.pins.get(call.facts.name, call.facts.definition) != call.facts.definition:
+        return (Finding("tool.changed", Outcome.DENY, "the tool is not the one that was reviewed"),)
+    return ()
 
 
-def refused_before(call: Call, view: RunView) -> Iterator[Finding]:
+def refused_before(call: Call, view: RunView) -> Iterable[Finding]:
     """What a person denied once is not asked again."""
-    if view.refused and call.digest in view.refused:
-        yield Finding("gate.denied", Outcome.DENY, "a person has denied this very call")
+    if view.state.refused and call.digest in view.state.refused:
+        return (Finding("gate.denied", Outcome.DENY, "a person has denied this very call"),)
+    return ()
 
 
-def origin(call: Call, view: RunView) -> Iterator[Finding]:
+def origin(call: Call, view: RunView) -> Iterable[Finding]:
     """Plain arguments need a trusted origin once untrusted content was seen."""
-    if not call.facts.guarded_origin:
-        return
-    wary = view.exposed if view.enclosed is None else view.enclosed
-    if not wary and not call.returned:
-        return
-    for name in call.facts.plain:
-        if wary or name in call.returned:
-            problem = unauthorised(call, view, name)
-            if problem:
-                yield Finding("flow.origin", Outcome.ASK, problem, argument=name)
+    facts = call.facts
+    if not facts.wary or not (view.wary or call.returned):
+        return ()
+    names = facts.plain if view.wary else call.returned
+    problems = [(name, unauthorised(call, view, name)) for name in names]
+    return [
+        Finding("flow.origin", Outcome.ASK, problem, name) for name, problem in problems if problem
+    ]
 
 
 def unauthorised(call: Call, view: RunView, name: str) -> str:
@@ -220,8 +236,8 @@ def _constrained(view: RunView, name: str) -> tuple[bool, bool]:
     """Say whether a permission in use constrains *name*, and whether one pins it."""
     constrained = pins = False
     for admission in view.admissions:
-        for _, one in admission.used:
-            constraint = one.constraints.get(name)
+        for offer in admission.used:
+            constraint = offer.permission.constraints.get(name)
             if constraint is not None:
                 constrained = True
                 pins = pins or constraint.pins
@@ -235,17 +251,18 @@ def _endorsed(call: Call, view: RunView, name: str) -> bool:
     )
 
 
-def rule_of_two(call: Call, view: RunView) -> Iterator[Finding]:
+def rule_of_two(call: Call, view: RunView) -> Iterable[Finding]:
     """Untrusted content, private data and a way out never meet unless somebody trusted aims."""
-    if not (view.exposed and view.private and call.facts.external):
-        return
-    if not any(_aimed(call, view, one.name) for one in call.facts.parameters):
-        yield Finding(
-            "flow.rule-of-two",
-            Outcome.ASK,
-            "the run has read untrusted content and holds private data, "
-            "and nobody trusted has named where this goes",
-        )
+    state = view.state
+    if not (state.exposed and state.private and call.facts.external):
+        return ()
+    if any(_aimed(call, view, one.name) for one in call.facts.parameters):
+        return ()
+    message = (
+        "the run has read untrusted content and holds private data, "
+        "and nobody trusted has named where this goes"
+    )
+    return (Finding("flow.rule-of-two", Outcome.ASK, message),)
 
 
 def _aimed(call: Call, view: RunView, name: str) -> bool:
@@ -262,25 +279,25 @@ def _aimed(call: Call, view: RunView, name: str) -> bool:
     )
 
 
-def irreversible(call: Call, view: RunView) -> Iterator[Finding]:
+def irreversible(call: Call, view: RunView) -> Iterable[Finding]:
     """What cannot be taken back is asked about, unless every grant says otherwise."""
     if call.facts.effect is not Effect.IRREVERSIBLE:
-        return
+        return ()
     for admission in view.admissions:
-        for claim, (_, one) in zip(call.facts.claims, admission.used, strict=False):
-            if claim.effect is not Effect.IRREVERSIBLE:
-                continue
-            skips = one.preapproved == "always" or (
-                one.preapproved == "unexposed" and not view.exposed
-            )
-            if not skips:
-                yield Finding(
-                    "effect.irreversible", Outcome.ASK, "the effect cannot be taken back"
-                )
-                return
+        for claim, offer in zip(call.facts.claims, admission.used, strict=False):
+            if claim.effect is Effect.IRREVERSIBLE and not _skips(offer.permission, view):
+                message = "the effect cannot be taken back"
+                return (Finding("effect.irreversible", Outcome.ASK, message),)
+    return ()
 
 
-RULES: Final = (
+def _skips(one: Permission, view: RunView) -> bool:
+    return one.preapproved == "always" or (one.preapproved == "unexposed" and not view.wary)
+
+
+Rule = Callable[["Call", RunView], Iterable[Finding]]
+
+RULES: Final[tuple[Rule, ...]] = (
     standing,
     permission,
     pinned,
@@ -293,24 +310,22 @@ RULES: Final = (
 _ALLOWED: Final = Decision(Outcome.ALLOW)
 
 
-def decide(
-    call: Call, view: RunView, seen: frozenset[tuple[str, str]] = frozenset()
-) -> Decision:
+def decide(call: Call, view: RunView, approved: Sequence[Finding] = ()) -> Decision:
     """Ask every rule; the strongest finding wins.
 
     Args:
         call: the normalised call.
         view: the run as it is now.
-        seen: keys of findings that a person has seen and approved.
+        approved: findings that a person has seen and overruled.
     """
     findings: list[Finding] = []
     for rule in RULES:
-        findings.extend(rule(call, view))
-    if findings and seen:
-        findings = [
-            one for one in findings if one.outcome is Outcome.DENY or one.key not in seen
-        ]
+        found = rule(call, view)
+        if found:
+            findings += found
     if not findings:
         return _ALLOWED
+    seen = {one.key for one in approved}
+    findings = [one for one in findings if one.outcome is Outcome.DENY or one.key not in seen]
     findings.sort(key=lambda one: -one.outcome)
-    return Decision(findings[0].outcome, tuple(findings))
+    return Decision(findings[0].outcome, tuple(findings)) if findings else _ALLOWED

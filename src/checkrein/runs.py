@@ -22,7 +22,7 @@ import inspect
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from threading import Lock
@@ -34,14 +34,24 @@ from checkrein.calls import Binder, Call, Malformed, open_call
 from checkrein.confirmations import Confirmation, Shown, Verdict, confirmation_digest
 from checkrein.errors import ConfigurationError, Denied, MisuseError
 from checkrein.events import describe_call
-from checkrein.facts import TAINTED_RESOURCES, Effect, Returns, ToolFacts
-from checkrein.freezing import Unfreezable, encode, freeze
+from checkrein.facts import TAINTED_RESOURCES, Effect, Resources, Returns, ToolFacts
+from checkrein.freezing import ATOMS, Unfreezable, encode, freeze
 from checkrein.grants import Admission, Grant, admit
 from checkrein.isolation import PROCESS_MARKS, RunMarks
 from checkrein.labels import Label, Origin, Source
 from checkrein.origins import Evidence, Piece, Trust, untrusted_in
 from checkrein.ports import ACTIVE, logger
-from checkrein.rules import Decision, Finding, Outcome, RunView, decide, unauthorised
+from checkrein.rules import (
+    Decision,
+    Finding,
+    Outcome,
+    RunState,
+    RunView,
+    decide,
+    permission,
+    standing,
+    unauthorised,
+)
 from checkrein.store import PROCESS_STORE
 from checkrein.untrusted import Untrusted, labelled
 from checkrein.waiting import off_loop
@@ -101,7 +111,7 @@ class Frame:
 
     __slots__ = ("call", "run", "tainted")
 
-    def __init__(self, run: Run, call: Call | None = None, *, tainted: bool = False) -> None:
+    def __init__(self, run: Run, call: Call | None = None, tainted: bool = False) -> None:
         self.run = run
         self.call = call
         self.tainted = tainted
@@ -130,25 +140,27 @@ class Frame:
 
 
 class Ticket:
-    """The uses of budgets that one call has reserved: spent, or given back exactly once."""
+    """The uses of budgets that one call has reserved: spent, or given back exactly once.
 
-    __slots__ = ("_held", "_store")
+    Args:
+        store: counts them.
+        budgets: their keys and limits.
+    """
 
-    def __init__(self, store: Store) -> None:
+    __slots__ = ("_budgets", "_held", "_store")
+
+    def __init__(self, store: Store, budgets: list[tuple[str, int]]) -> None:
         self._store = store
+        self._budgets = budgets
         self._held: list[str] = []
 
-    def reserve(self, admissions: Iterable[Admission]) -> bool:
-        """Reserve a use of every budget concerned, or none; say whether it worked."""
-        for admission in admissions:
-            for place, one in admission.used:
-                if one.times is None:
-                    continue
-                key = f"{admission.grant.id}/{place}"
-                if not self._store.reserve(key, one.times):
-                    self.give_back()
-                    return False
-                self._held.append(key)
+    def reserve(self) -> bool:
+        """Reserve a use of every budget, or of none; say whether it worked."""
+        for key, limit in self._budgets:
+            if not self._store.reserve(key, limit):
+                self.give_back()
+                return False
+            self._held.append(key)
         return True
 
     def spend(self) -> None:
@@ -239,12 +251,10 @@ class Run:
         self._frame = Frame(self)
         self._opened_in = ""
         self._token: Token[Any] | None = None
-        self._entered = self._closed = self._stopped = self._locked = False
-        self._exposed = exposed
-        self._private = False
+        self._entered = False
+        self._state = RunState(exposed=exposed)
         self._evidence = Evidence()
-        self._tainted: frozenset[str] = frozenset()
-        self._refused: frozenset[bytes] = frozenset()
+        self._tainted = Resources()
         self._denials = 0
         self._open_questions: set[str] = set()
 
@@ -297,7 +307,7 @@ class Run:
         outer = ACTIVE.get()
         if isinstance(outer, Frame) and not outer.run.closed:
             self._become_child(outer.run)
-            self._exposed = self._exposed or outer.tainted
+            self._become(exposed=self.exposed or outer.tainted)
             self._opened_in = outer.call_id
         self._token = ACTIVE.set(self._frame)
 
@@ -310,18 +320,23 @@ class Run:
         self._chain = (*parent._chain, self.grant)
         self.line = (self, *parent.line)
         self._grant_ids = [grant.id for grant in self._chain]
-        self._exposed = self._exposed or parent._exposed
-        self._private = self._private or parent._private
+        self._become(
+            exposed=self.exposed or parent.exposed, private=self.private or parent.private
+        )
+
+    def _become(self, **changes: Any) -> bool:
+        """Change the state as one step; say whether that changed anything."""
+        with self._lock:
+            before, self._state = self._state, replace(self._state, **changes)
+            return before != self._state
 
     def _close(self) -> bool:
-        with self._lock:
-            if self._closed:
-                return False
-            self._closed = True
+        if not self._become(closed=True):
+            return False
         if self.parent is not None:
-            if self._exposed:
+            if self.exposed:
                 self.parent.expose(f"run {self.id}")
-            if self._private:
+            if self.private:
                 self.parent.hold_private()
         token, self._token = self._token, None
         if token is not None and ACTIVE.get() is self._frame:
@@ -338,36 +353,50 @@ class Run:
             "permissions": [str(one) for one in self.grant.permissions],
             "parent": "" if self.parent is None else self.parent.id,
             "call": self._opened_in,
-            "exposed": self._exposed,
+            "exposed": self.exposed,
         }
 
     def _closing(self) -> dict[str, Any]:
-        return {"calls": self._calls, "exposed": self._exposed, "private": self._private}
+        return {"calls": self._calls, "exposed": self.exposed, "private": self.private}
+
+    @property
+    def state(self) -> RunState:
+        """The state of the run, joined with that of the runs it is inside of."""
+        if self.parent is None:
+            return self._state
+        states = [run._state for run in self.line]
+        return replace(
+            self._state,
+            closed=any(one.closed for one in states),
+            stopped=any(one.stopped for one in states),
+            locked=any(one.locked for one in states),
+            refused=states[-1].refused,
+        )
 
     @property
     def closed(self) -> bool:
         """Whether this run, or one it runs inside, has ended."""
-        return any(run._closed for run in self.line)
+        return self.state.closed
 
     @property
     def exposed(self) -> bool:
         """Whether the run has seen untrusted content."""
-        return self._exposed
+        return self._state.exposed
 
     @property
     def private(self) -> bool:
         """Whether the run holds private data."""
-        return self._private
+        return self._state.private
 
     @property
     def locked(self) -> bool:
         """Whether suspicion has locked this run, or one it runs inside."""
-        return any(run._locked for run in self.line)
+        return self.state.locked
 
     @property
     def stopped(self) -> bool:
         """Whether this run, or one it runs inside, was told to stop."""
-        return any(run._stopped for run in self.line)
+        return self.state.stopped
 
     # -- what the application says ----------------------------------------------------------
 
@@ -419,27 +448,22 @@ class Run:
 
     def expose(self, *sources: str) -> None:
         """Say that the conversation holds untrusted content. There is no way back."""
-        with self._lock:
-            known, self._exposed = self._exposed, True
-        if not known:
+        if self._become(exposed=True):
             self.record("run.exposed", sources=list(sources))
 
     def hold_private(self) -> None:
         """Say that the conversation holds private data."""
-        with self._lock:
-            self._private = True
+        if not self._state.private:
+            self._become(private=True)
 
     def stop(self, reason: str) -> None:
         """Deny every further call of this run and of those inside it."""
-        with self._lock:
-            self._stopped = True
-        self.record("run.stopped", reason=reason)
+        if self._become(stopped=True):
+            self.record("run.stopped", reason=reason)
 
     def lock(self, reason: str) -> None:
         """Deny every further call that changes state or reaches outside."""
-        with self._lock:
-            known, self._locked = self._locked, True
-        if not known:
+        if self._become(locked=True):
             logger.warning("run %s is locked: %s", self.id, reason)
             self.record("run.locked", reason=reason)
 
@@ -512,7 +536,7 @@ class Run:
             return Decision(Outcome.DENY, (finding,))
         admissions, call = admit(self._chain, call)
         decision = decide(call, self._view(admissions, frame))
-        used = tuple(str(one) for admission in admissions for _, one in admission.used)
+        used = tuple(str(one.permission) for admission in admissions for one in admission.used)
         return replace(decision, permissions=used)
 
     def _frame_here(self) -> Frame:
@@ -532,8 +556,9 @@ class Run:
         Raises:
             Malformed: an argument is not what its parameter takes.
         """
-        call = open_call(self.next_call(), facts, bound, self._readable, frame.call_id)
-        if call.returned and not self._exposed:
+        parent = "" if frame.call is None else frame.call.id
+        call = open_call(self.next_call(), facts, bound, self._readable, parent)
+        if call.returned and not self.exposed:
             self.expose(*{name for label in call.returned.values() for name in label.names})
         return call
 
@@ -541,64 +566,63 @@ class Run:
         """Return a new id for a call."""
         return f"{self.id}-{next(self._numbers)}"
 
-    def admit(self, call: Call) -> tuple[tuple[Admission, ...], Call]:
+    def admit(self, call: Call) -> tuple[list[Admission], Call]:
         """Ask every grant of the chain about *call*."""
         return admit(self._chain, call)
+
+    def ticket(self, admissions: Sequence[Admission]) -> Ticket | None:
+        """Return a ticket for the budgets concerned, ``None`` if there are none."""
+        budgets = [
+            (f"{admission.grant.id}/{offer.place}", offer.permission.times)
+            for admission in admissions
+            if admission.budgeted
+            for offer in admission.used
+            if offer.permission.times is not None
+        ]
+        return Ticket(self.store, budgets) if budgets else None
 
     def decide(
         self,
         call: Call,
-        admissions: tuple[Admission, ...],
+        admissions: Sequence[Admission],
         frame: Frame,
-        ticket: Ticket,
-        seen: frozenset[tuple[str, str]],
+        ticket: Ticket | None,
+        approved: Sequence[Finding] = (),
     ) -> Decision:
-        """Decide about *call* and reserve what it uses, as one step."""
-        with self._lock:
-            decision = decide(call, self._view(admissions, frame), seen)
-            if decision.outcome is Outcome.DENY or seen:
-                return decision  # what has been seen by a person was reserved before
-            if ticket.reserve(admissions):
-                return decision
+        """Decide about *call* as things stand, and reserve what it uses.
+
+        The view is one snapshot: state is replaced as a whole, evidence only grows,
+        and a budget is taken or not in one step. So nothing has to be locked.
+        """
+        decision = decide(call, self._view(admissions, frame), approved)
+        if ticket is None or decision.outcome is Outcome.DENY or ticket.reserve():
+            return decision
         finding = Finding("permission.budget", Outcome.DENY, "the permission has no use left")
         return Decision(Outcome.DENY, (finding,))
 
-    def _view(self, admissions: tuple[Admission, ...], frame: Frame) -> RunView:
-        alone = len(self.line) == 1
+    def _view(self, admissions: Sequence[Admission], frame: Frame) -> RunView:
         return RunView(
             self.clock(),
+            self._state if self.parent is None else self.state,
             admissions,
             self._evidence,
-            self._closed if alone else self.closed,
-            self._stopped if alone else self.stopped,
-            self._locked if alone else self.locked,
-            self._exposed,
-            self._private,
-            None if frame.call is None else frame.tainted,
-            self.line[-1]._refused,
             self._pins,
+            None if frame.call is None else frame.tainted,
         )
 
     def still_open(self, call: Call) -> Finding | None:
         """Return what forbids a stream to go on, ``None`` for nothing."""
-        if self.closed:
-            return Finding("run.closed", Outcome.DENY, "the run has ended during the stream")
-        if self.stopped:
-            return Finding("run.stopped", Outcome.DENY, "the run was told to stop")
-        if call.facts.guarded_origin and self.locked:
-            return Finding("run.locked", Outcome.DENY, "the run is locked after suspicious calls")
-        now = self.clock()
-        if any(grant.expires is not None and now >= grant.expires for grant in self._chain):
-            return Finding("permission.expired", Outcome.DENY, "the grant has expired")
-        return None
+        admissions = [Admission(grant) for grant in self._chain]
+        view = self._view(admissions, self._frame)
+        return next(iter((*standing(call, view), *permission(call, view))), None)
 
     def inner_frame(self, call: Call) -> Frame:
         """Return the frame for the body of *call*."""
-        tainted = any(
-            type(value) is Untrusted and (self._exposed or not _only_agent(value.label))
-            for value in call.arguments.values()
-        )
-        return Frame(self, call, tainted=tainted or bool(call.returned))
+        tainted = bool(call.returned)
+        for name in call.facts.payload:
+            label = call.arguments[name].label
+            tainted = tainted or self.exposed or not _only_agent(label)
+        return Frame(self, call, tainted)
 
     # -- confirmation ------------------------------------------------------------------------
 
@@ -690,31 +714,25 @@ class Run:
     def _refuse(self, digest: bytes, *, suspicious: bool) -> None:
         root = self.line[-1]  # a child run is no way to ask again
         with root._lock:
-            root._refused |= {digest}
+            root._state = replace(root._state, refused=root._state.refused | {digest})
             root._denials += 1
             many = root._denials >= _DENIALS_THAT_LOCK
         if suspicious:
-            self.lock("a person called the call suspicious")
-        if many or (suspicious and root is not self):
-            root.lock("a person has denied several calls" if many else "a suspicious call inside")
+            root.lock("a person called a call suspicious")
+        elif many:
+            root.lock("a person has denied several calls")
 
     # -- after the body ----------------------------------------------------------------------
 
     def commit(self, call: Call, raw: Any, inner: Frame, outer: Frame) -> Any:
         """Label what the body returned, and note what the run has now seen."""
         facts = call.facts
-        label = Label(
-            frozenset({Source(Origin.TOOL_OUTPUT, facts.source, call.id)}), facts.private
-        )
-        result, untrusted = _labelled_result(facts, raw, label, self.marks)
+        if facts.quiet and type(raw) in _PLAINLY_CLOSED:
+            return raw  # no room for content, and nobody counts on it
+        result, untrusted = self._label(call, raw)
         if facts.private:
             self.hold_private()
-        reads_back = (
-            facts.returns is not Returns.CLOSED
-            and raw is not None
-            and facts.meets(TAINTED_RESOURCES | self._tainted)
-        )
-        if untrusted or reads_back:
+        if untrusted or (raw is not None and self._reads_back(facts)):
             if outer.call is None:
                 self.expose(facts.source)
             else:
@@ -726,17 +744,40 @@ class Run:
         if facts.changes and not self._all_trusted(call, outer):
             # What the model chose lies there now; read back, it must not be evidence.
             with self._lock:
-                self._tainted |= {claim.resource for claim in facts.claims}
+                self._tainted.add(facts)
         return result
+
+    def _label(self, call: Call, raw: Any) -> tuple[Any, bool]:
+        """Return what the caller gets, and whether it is or holds untrusted content."""
+        facts, kind = call.facts, type(raw)
+        if raw is None:
+            return None, False
+        if kind is not Untrusted:
+            holds = kind not in ATOMS and next(untrusted_in(raw), None) is not None
+            if facts.returns is Returns.UNTRUSTED:
+                if holds:  # a container that declares untrusted parts keeps its shape
+                    return raw, True
+            elif facts.returns is not Returns.CLOSED or kind in _PLAINLY_CLOSED:
+                return raw, holds
+            elif not holds and _is_as_declared(facts, raw):
+                return raw, False
+        source = Source(Origin.TOOL_OUTPUT, facts.source, call.id)
+        label = Label(frozenset({source}), facts.private)
+        return labelled(raw, label, self.marks), True
+
+    def _reads_back(self, facts: ToolFacts) -> bool:
+        """Say whether a tool reads what untrusted content was, or may have been, written to."""
+        if facts.returns is Returns.CLOSED:
+            return False
+        return TAINTED_RESOURCES.meet(facts) or self._tainted.meet(facts)
 
     def _all_trusted(self, call: Call, outer: Frame) -> bool:
         """Say whether nobody untrusted can have chosen what the call was given."""
-        wary = self._exposed if outer.call is None else outer.tainted
-        if not wary:
-            return True
-        if any(one.untrusted for one in call.facts.parameters):
-            return False
         view = self._view((), outer)  # a permission confines a value; it does not vouch for it
+        if not view.wary:
+            return True
+        if call.facts.payload:
+            return False
         return not any(unauthorised(call, view, name) for name in call.facts.plain)
 
     def take_endorsement(
@@ -781,7 +822,7 @@ class Run:
             kind,
             **describe_call(call, self.agent, self._salt, self._grant_ids),
             findings=[{"rule": one.rule, "argument": one.argument} for one in findings],
-            exposed=self._exposed,
+            exposed=self.exposed,
         )
 
     def record(self, kind: str, /, *, durable: bool = False, **fields: Any) -> None:
@@ -816,25 +857,7 @@ def _name_of(function: object) -> str:
 _PLAINLY_CLOSED: Final = frozenset({type(None), bool, int, float})
 
 
-def _labelled_result(
-    facts: ToolFacts, raw: Any, label: Label, marks: RunMarks
-) -> tuple[Any, bool]:
-    """Return what the caller gets, and whether it is or holds untrusted content."""
-    kind = type(raw)
-    if kind is Untrusted:
-        return labelled(raw, label, marks), True
-    if raw is None:
-        return None, False
-    if facts.returns is Returns.UNTRUSTED:
-        # A container that declares untrusted parts keeps its shape; else all of it is content.
-        inside = next(untrusted_in(raw), None) is not None
-        return (raw if inside else labelled(raw, label, marks)), True
-    if facts.returns is Returns.CLOSED and kind not in _PLAINLY_CLOSED:
-        return (raw, False) if _is_closed_value(facts, raw) else (labelled(raw, label, marks), True)
-    return raw, kind is not str and next(untrusted_in(raw), None) is not None
-
-
-def _is_closed_value(facts: ToolFacts, raw: Any) -> bool:
+def _is_as_declared(facts: ToolFacts, raw: Any) -> bool:
     hint = facts.signature.return_annotation
     try:
         TypeAdapter(hint).validate_python(raw, strict=True)
