@@ -31,6 +31,7 @@ from checkrein.untrusted import Untrusted, content, labelled
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 _SMALL: Final = 1 << 63
+_CONSTANT: Final = Label(frozenset({Source(Origin.SYSTEM, "default")}))
 _AGENT: Final = Label(frozenset({Source(Origin.AGENT_GENERATED)}))
 
 
@@ -256,9 +257,10 @@ def _frozen(
 def _untrusted(
     call: str, one: Parameter, value: Any, marks: tuple[RunMarks, ...]
 ) -> Untrusted[Any]:
-    label = _AGENT
+    label = _CONSTANT if value is one.default else _AGENT
     if type(value) is Untrusted:
-        label, value = value.label, content(value)
+        label = label if label is _CONSTANT else value.label
+        value = content(value)
     frozen, found = _frozen(one, value, marks)
     if not one.accepts(thaw(frozen)):
         raise Malformed(_mismatch(one), one.name)

@@ -200,6 +200,7 @@ class ToolFacts:
     payload: tuple[str, ...] = field(init=False)
     quick: tuple[tuple[str, frozenset[type[Any]] | None, Parameter], ...] = field(init=False)
     named: bool = field(init=False)  # every parameter can be passed by name, none is injected
+    confinable: bool = field(init=False)  # a constraint may stand in for a trusted origin
     quiet: bool = field(init=False)  # a number that comes back leaves no trace in the run
     source: str = field(init=False)
     resources: frozenset[str] = field(init=False)
@@ -220,6 +221,8 @@ class ToolFacts:
         quick = ((one.name, None if one.untrusted else one.exact, one) for one in self.parameters)
         put(self, "quick", tuple(quick))
         put(self, "named", all(one.kind in NAMED and not one.injected for one in self.parameters))
+        inside = effect is Effect.WRITES and not self.external
+        put(self, "confinable", inside or any(one.composed for one in self.parameters))
         quiet = self.returns in {Returns.CLOSED, Returns.PLAIN, Returns.TRUSTED}
         put(self, "quiet", quiet and not (self.private or self.evidence or self.changes))
         resources = [claim.resource for claim in self.claims]

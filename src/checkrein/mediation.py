@@ -152,7 +152,7 @@ def mediate(
         raise
     if ticket is not None:
         ticket.spend()
-    inner = run.inner_frame(call)
+    inner = run.inner_frame(call, approved)
     started = 0.0 if run.log is None else time.perf_counter()
     try:
         raw = yield Invoke(call, inner)

@@ -292,7 +292,8 @@ def irreversible(call: Call, view: RunView) -> Iterable[Finding]:
 
 
 def _skips(one: Permission, view: RunView) -> bool:
-    return one.preapproved == "always" or (one.preapproved == "unexposed" and not view.wary)
+    exposed = view.state.exposed or view.wary
+    return one.preapproved == "always" or (one.preapproved == "unexposed" and not exposed)
 
 
 Rule = Callable[["Call", RunView], Iterable[Finding]]

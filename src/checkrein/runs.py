@@ -616,12 +616,16 @@ class Run:
         view = self._view(admissions, self._frame)
         return next(iter((*standing(call, view), *permission(call, view))), None)
 
-    def inner_frame(self, call: Call) -> Frame:
-        """Return the frame for the body of *call*."""
-        tainted = bool(call.returned)
+    def inner_frame(self, call: Call, approved: Sequence[Finding] = ()) -> Frame:
+        """Return the frame for the body of *call*.
+
+        A value that a person let pass is let pass here, and endorsed nowhere else.
+        """
+        tainted = bool(call.returned) or any(one.rule == "flow.origin" for one in approved)
         for name in call.facts.payload:
             label = call.arguments[name].label
-            tainted = tainted or self.exposed or not _only_agent(label)
+            harmless = label.trusted or (not self.exposed and _only_agent(label))
+            tainted = tainted or not harmless
         return Frame(self, call, tainted)
 
     # -- confirmation ------------------------------------------------------------------------
@@ -741,8 +745,8 @@ class Run:
             piece = Piece([raw], Trust.TOOL)
             with self._lock:
                 self._evidence.add(piece)
-        if facts.changes and not self._all_trusted(call, outer):
-            # What the model chose lies there now; read back, it must not be evidence.
+        if facts.changes and self._wary(outer) and (inner.tainted or facts.confinable):
+            # What the model may have chosen lies there now; read back, it is no evidence.
             with self._lock:
                 self._tainted.add(facts)
         return result
@@ -770,6 +774,9 @@ class Run:
         if facts.returns is Returns.CLOSED:
             return False
         return TAINTED_RESOURCES.meet(facts) or self._tainted.meet(facts)
+
+    def _wary(self, outer: Frame) -> bool:
+        return self.exposed if outer.call is None else outer.tainted
 
     def _all_trusted(self, call: Call, outer: Frame) -> bool:
         """Say whether nobody untrusted can have chosen what the call was given."""

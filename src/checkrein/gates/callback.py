@@ -41,13 +41,16 @@ class CallbackGate:
 
     def ask(self, confirmation: Confirmation) -> Any:
         """Return the verdict of the callback, or an awaitable of it."""
+        if self.asynchronous:
+            # Called when awaited: a tool that cannot wait leaves no half-begun callback behind.
+            return self._later(self._callback, confirmation)
         answer = self._callback(confirmation)
         if inspect.isawaitable(answer):
-            return self._later(answer, confirmation)
+            return self._later(lambda _: answer, confirmation)
         return self._verdict(answer, confirmation)
 
-    async def _later(self, answer: Awaitable[Answer], confirmation: Confirmation) -> Any:
-        return self._verdict(await answer, confirmation)
+    async def _later(self, callback: Callable[[Confirmation], Any], one: Confirmation) -> Any:
+        return self._verdict(await callback(one), one)
 
     def _verdict(self, answer: object, confirmation: Confirmation) -> Any:
         # Only True itself is yes: a truthy object may be anything, an awaitable for example.

@@ -1,22 +1,20 @@
 """`AuditLog`: the one writer of a log.
 
-Who appends puts encoded entries into one queue. The first who finds nobody at
-work becomes the *leader*: it takes the whole queue, extends the tree, signs the
-new head, writes one journal frame, syncs once, and wakes the others. Entries
-are therefore in the log in the order in which they were queued, whether they
-came by `append` (which waits) or by `enqueue` (which does not).
+Entries are in the log in the order in which they were queued, whether they came
+by `append` (which waits until they are durable) or by `enqueue` (which does
+not). One journal frame, one signature and one sync commit all that is queued.
 
 What was enqueued is committed by whoever appends next, by `flush`, or by a
 background thread after about 50 ms; at 4,096 queued entries the caller commits
 itself. The same thread publishes when the journal has 4,096 entries or 8 MiB; if
 it falls sixteen times behind, the next append publishes first and waits for it.
 
-Any failure of a commit (the disk, the signer, an interrupt in the middle)
-poisons the log: nobody can tell what reached the disk, so every waiter and every
-later call gets a `LogError`, and opening the log anew reads what is really
-there. A failed publication poisons nothing; the journal still has it all.
+Any failure of a commit (the disk, the signer, an interrupt in the middle) ends
+the use of this object: every waiter and every later call gets a `LogError`, and
+opening the log anew reads what is really there. A failed publication ends
+nothing; the journal still has it all.
 
-A log belongs to the process that opened it. In a forked child it takes nothing.
+A log belongs to the process that opened it. A forked child gets a `LogError`.
 """
 
 from __future__ import annotations
@@ -27,10 +25,8 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from os import getpid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -40,16 +36,17 @@ from checkrein.errors import ConfigurationError, LogError, TamperedError
 from checkrein.log import keys
 from checkrein.log.checkpoint import Checkpoint, open_checkpoint
 from checkrein.log.disk import DirectoryLock, Disk, as_log_error, read_file
-from checkrein.log.journal import MAX_BATCH, Frame, Journal, encode_frame
-from checkrein.log.merkle import EMPTY_ROOT, Frontier, leaf_hash, leaf_hashes
+from checkrein.log.groupcommit import GroupCommit
+from checkrein.log.journal import Frame, Journal, encode_frame
+from checkrein.log.merkle import EMPTY_ROOT, leaf_hash, leaf_hashes
 from checkrein.log.note import Ed25519Signer, Signer, parse_vkey, sign_note
 from checkrein.log.published import Published
 from checkrein.log.tiles import MAX_ENTRY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 _logger = logging.getLogger("checkrein")
 _GATHER_SECONDS: Final = 0.05
@@ -80,12 +77,13 @@ def encode(event: Mapping[str, object]) -> bytes:
     Raises:
         LogError: no mapping with a str ``type``, nothing that JSON can hold, or too large.
     """
-    plain = event if type(event) is dict else _as_dict(event)
-    kind = plain.get("type")
+    if type(event) is not dict:
+        event = _as_dict(event)
+    kind = event.get("type")
     if type(kind) is not str:
         raise LogError("an event is a mapping with a 'type' that is a str")
     try:
-        entry = orjson.dumps(plain)
+        entry = orjson.dumps(event)
     except orjson.JSONEncodeError as error:
         raise LogError(
             f"the event {kind!r} cannot be written as JSON ({error}); "
@@ -112,7 +110,7 @@ class AuditLog:
     def __init__(
         self, directory: Path, signer: Signer | None, origin: str | None, disk: Disk
     ) -> None:
-        self._directory, self._disk, self._pid = directory, disk, getpid()
+        self._directory, self._disk = directory, disk
         with as_log_error(f"opening the log in {directory}"):
             disk.make_directory(directory / ".state")
             lock = DirectoryLock(directory / ".state" / "lock")
@@ -129,14 +127,11 @@ class AuditLog:
             except BaseException:
                 self._release()
                 raise
-        self._lock = threading.Lock()
-        self._turn = threading.Condition(self._lock)
-        self._wake = threading.Condition(self._lock)
+        self._line = GroupCommit(self._commit)
+        self._queue = self._line.queue
+        self._wake = threading.Condition()
         self._publishing = threading.Lock()
-        self._queue: list[bytes] = []
-        self._in_flight = 0
-        self._leading = False
-        self._refusal = self._failure = ""
+        self._state = threading.Lock()
         self._thread: threading.Thread | None = None
         self._idle, self._overdue, self._stopping = True, False, False
         _OPEN.add(self)
@@ -203,12 +198,11 @@ class AuditLog:
         """Append *events*, one behind the other; see `append`."""
         entries = [encode(event) for event in events]
         self._relieve()
-        with self._lock:
-            self._check()
-            first = self._next()
-            self._queue += entries
-        note = self._settle(first + len(entries))
-        return [Position(first + i, leaf_hash(entry), note) for i, entry in enumerate(entries)]
+        return [
+            Position(index, leaf_hash(entry), ticket.note)
+            for ticket in self._line.submit(entries)
+            for index, entry in enumerate(ticket.entries, ticket.first)
+        ]
 
     def enqueue(self, event: Mapping[str, object]) -> None:
         """Append *event* soon: it is encoded now and keeps its place in the order.
@@ -218,16 +212,12 @@ class AuditLog:
         Raises:
             LogError: *event* cannot be an entry, or the log takes nothing any more.
         """
-        entry = encode(event)
-        if getpid() != self._pid:
-            self._check()
-        with self._lock:
-            if self._refusal:
-                self._check()
-            queue = self._queue
-            queue.append(entry)
-            if self._idle:
-                self._rouse()
+        queue = self._queue
+        queue.append(encode(event))
+        if self._line.refusal:
+            self._line.check()
+        if self._idle:
+            self._rouse()
         if len(queue) >= _QUEUE_LIMIT:
             self.flush()
 
@@ -238,10 +228,7 @@ class AuditLog:
             LogError: it is not.
         """
         self._relieve()
-        with self._lock:
-            self._check()
-            target = self._next()
-        self._settle(target)
+        self._line.submit([])
 
     def publish(self) -> None:
         """Bring all entries so far into tiles and bundles, and replace ``checkpoint``.
@@ -258,19 +245,16 @@ class AuditLog:
         Raises:
             LogError: entries could not be made durable or published, now or before.
         """
-        if getpid() != self._pid:
-            return
-        with self._lock:
+        with self._wake:
             if self._stopping:
                 return
             self._stopping = True
-            self._refusal = self._refusal or "the log is closed"
             self._wake.notify_all()
-            target = self._next()
+        self._line.refusal = self._line.refusal or "the log is closed"
         if self._thread is not None:
             self._thread.join()
         try:
-            self._settle(target)
+            self._line.submit([], last=True)
             self._publish()
         finally:
             self._release()
@@ -357,155 +341,98 @@ class AuditLog:
                 where=".state/journal",
             )
 
-    # Committing
+    # Committing and publishing
 
-    def _check(self) -> None:
-        if getpid() != self._pid:
-            raise LogError(
-                f"this log belongs to process {self._pid}, which opened it before the fork; "
-                "open another log in this process"
-            )
-        if self._refusal:
-            raise LogError(self._refusal)
-
-    def _next(self) -> int:
-        """Return the index that the next queued entry gets."""
-        return self._size + self._in_flight + len(self._queue)
-
-    def _settle(self, target: int) -> str:
-        """Return a head over *target* entries, committing the queue if nobody else does."""
-        while True:
-            with self._lock:
-                while self._leading and self._size < target and not self._failure:
-                    self._turn.wait()
-                if self._failure and (self._stopping or self._size < target):
-                    raise LogError(self._failure)
-                if self._size >= target:
-                    return self._note
-                self._leading = True
-                batch = self._take()
-            self._commit(batch)
-
-    def _take(self) -> list[bytes]:
-        batch = self._queue[: 4 * _QUEUE_LIMIT]
-        total = sum(map(len, batch))
-        while total > MAX_BATCH:
-            half = batch[: len(batch) // 2]
-            batch, total = half, sum(map(len, half))
-        # A new list, so that enqueue() may look at the old one outside the lock.
-        self._queue = self._queue[len(batch) :]
-        self._in_flight = len(batch)
-        return batch
-
-    def _commit(self, entries: list[bytes]) -> None:
-        try:
+    def _commit(self, entries: list[bytes]) -> tuple[int, str]:
+        first = self._size
+        if entries:
             leaves = leaf_hashes(entries)
             tree = self._tree.copy()
             tree.extend(leaves)
             note = sign_note(Checkpoint(self.origin, tree.size, tree.root()).text(), self._signer)
-            self._journal.append(encode_frame(self._tree.size, entries, note))
-        except BaseException as error:
-            self._poison(error)
-            if isinstance(error, Exception):
-                raise LogError(self._failure) from error
-            raise
-        with self._lock:
-            self._adopt(tree, note)
-            self._entries += entries
-            self._leaves += leaves
+            self._journal.append(encode_frame(first, entries, note))
+            with self._state:
+                self._tree, self._note, self._size = tree, note, tree.size
+                self._stop = self._journal.size
+                self._entries += entries
+                self._leaves += leaves
             if len(self._leaves) >= _JOURNAL_ENTRIES or self._stop >= _JOURNAL_BYTES:
                 self._overdue = True
                 self._rouse()
-
-    def _adopt(self, tree: Frontier, note: str) -> None:
-        self._tree, self._note, self._size = tree, note, tree.size
-        self._in_flight, self._leading, self._stop = 0, False, self._journal.size
-        self._turn.notify_all()
-
-    def _poison(self, error: BaseException) -> None:
-        with self._lock:
-            reason = str(error) if isinstance(error, LogError) else type(error).__name__
-            self._failure = f"the log failed and takes nothing more until it is reopened: {reason}"
-            self._refusal = self._failure
-            self._queue, self._in_flight, self._leading = [], 0, False
-            self._turn.notify_all()
-
-    # Publishing
+        return first, self._note
 
     def _relieve(self) -> None:
         """Publish first if the background thread has fallen far behind."""
-        self._check()
+        self._line.check()
         many = len(self._leaves) >= _BEHIND * _JOURNAL_ENTRIES
         if many or self._stop >= _BEHIND * _JOURNAL_BYTES:
             self._publish()
 
     def _publish(self) -> None:
         with self._publishing:
-            with self._lock:
-                if self._failure:
-                    raise LogError(self._failure)
-                stop, note, self._overdue = self._stop, self._note, False
+            self._overdue = False
+            with self._state:
+                stop, note = self._stop, self._note
                 entries, leaves = self._entries.copy(), self._leaves.copy()
             if stop == 0:
                 return
             with as_log_error("publishing the log"):
                 if entries:
                     self._published.publish(entries, leaves, note)
-            self._restart_journal(stop, len(entries))
-
-    def _restart_journal(self, stop: int, count: int) -> None:
-        with self._lock:
-            while self._leading and not self._failure:
-                self._turn.wait()
-            if self._failure:
-                raise LogError(self._failure)
-            self._leading = True
-        try:
-            self._journal.restart(stop)
-        except BaseException as error:
-            self._poison(error)
-            raise
-        with self._lock:
-            del self._entries[:count], self._leaves[:count]
-            self._stop, self._leading = self._journal.size, False
-            self._turn.notify_all()
+            with self._line.alone():
+                self._journal.restart(stop)
+                self._stop = self._journal.size
+                del self._entries[: len(entries)], self._leaves[: len(entries)]
 
     # The background thread
 
     def _rouse(self) -> None:
-        """Start or wake the background thread; the caller holds the lock."""
-        if self._thread is not None:
+        """Start or wake the background thread."""
+        with self._wake:
             self._idle = False
-            self._wake.notify()
-        elif not self._stopping:
-            thread = threading.Thread(target=self._run, name="checkrein-log", daemon=True)
-            # No thread can start while the interpreter ends; close() commits then.
-            with suppress(RuntimeError):
-                thread.start()
-                self._thread, self._idle = thread, False
+            if self._thread is not None:
+                self._wake.notify()
+            elif not self._stopping:
+                thread = threading.Thread(target=self._run, name="checkrein-log", daemon=True)
+                # No thread can start while the interpreter ends; close() commits then.
+                with suppress(RuntimeError):
+                    thread.start()
+                    self._thread = thread
 
     def _run(self) -> None:
         while True:
-            with self._lock:
+            with self._wake:
+                # Who enqueues looks at _idle after the queue, so this looks the other way round.
+                self._idle = True
                 while not (self._queue or self._overdue or self._stopping):
-                    self._idle = True
                     self._wake.wait()
+                    self._idle = True
                 self._idle = False
                 self._wake.wait_for(lambda: self._stopping, _GATHER_SECONDS)
                 if self._stopping:
                     return
-                target, overdue = self._next(), self._overdue
+                overdue = self._overdue
             try:
-                self._settle(target)
+                self._line.submit([])
                 if overdue:
                     self._publish()
             except LogError as error:
                 _logger.error("the log %s: %s", self.origin, error)  # noqa: TRY400 - no trace
 
+    def _disown(self) -> None:
+        """Refuse everything in a forked child; locks may be held by threads it does not have."""
+        self._wake = threading.Condition()
+        self._line = GroupCommit(self._commit)
+        self._line.refusal = (
+            "this log belongs to the process that opened it before the fork; "
+            "open another log in this process"
+        )
+        self._stopping = True
 
-def _as_dict(event: object) -> dict[str, object]:
+
+def _as_dict(event: Mapping[str, object]) -> dict[str, object]:
     try:
-        return dict(event)  # type: ignore[call-overload, no-any-return]  # pyright: ignore
+        return dict(event)
     except (TypeError, ValueError):
         raise LogError("an event is a mapping with a 'type' that is a str") from None
 
@@ -516,6 +443,15 @@ def _release(lock: DirectoryLock, journal: Journal) -> None:
 
 
 _OPEN: weakref.WeakSet[AuditLog] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for log in list(_OPEN):
+        log._disown()  # noqa: SLF001 - the same module
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)
 
 
 @atexit.register

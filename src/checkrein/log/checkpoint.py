@@ -1,8 +1,8 @@
-"""The head of a log (C2SP tlog-checkpoint v1): the text that gets signed.
+r"""The head of a log (C2SP tlog-checkpoint v1): the text that gets signed.
 
 ::
 
-    origin "\\n" size "\\n" base64(root[32]) "\\n"
+    origin "\n" size "\n" base64(root[32]) "\n"
 
 ``origin`` is the log's name, a URL without scheme; it is also the name of the
 key that signs. ``size`` is decimal without leading zeros. Extension lines are

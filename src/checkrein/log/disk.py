@@ -12,11 +12,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from checkrein.errors import LogError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from pathlib import Path
 
 if sys.platform == "win32":
     import msvcrt
@@ -99,14 +102,14 @@ def read_file(path: Path) -> bytes | None:
     """
     try:
         return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except OSError as error:
         raise LogError(f"{path} cannot be read: {error.strerror}") from error
 
 
 @contextmanager
-def as_log_error(doing: str) -> Iterator[None]:
+def as_log_error(doing: str) -> Generator[None]:
     """Turn an ``OSError`` into a `LogError` that says what was being done."""
     try:
         yield

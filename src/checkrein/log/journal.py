@@ -34,16 +34,15 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from checkrein.errors import LogError, TamperedError
 from checkrein.log.checkpoint import Checkpoint
 from checkrein.log.disk import Disk, as_log_error, read_file
 from checkrein.log.tiles import decode_bundle, encode_bundle
 
-MAX_BATCH: Final = 8 << 20
-"""Bytes of entries after which a commit is split."""
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _MAGIC: Final = b"ALJ1"
 _HEAD: Final = struct.Struct(">4sII")

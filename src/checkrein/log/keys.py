@@ -1,4 +1,4 @@
-"""Where the private keys of logs live: with the user, never with the log.
+r"""Where the private keys of logs live: with the user, never with the log.
 
 ::
 
@@ -7,7 +7,7 @@
     <id>                      the first 32 hex digits of SHA-256(origin)
 
 ``<data>`` is ``$CHECKREIN_DATA``, else ``~/Library/Application Support/checkrein``
-on macOS, ``%LOCALAPPDATA%\\checkrein`` on Windows, and elsewhere
+on macOS, ``%LOCALAPPDATA%\checkrein`` on Windows, and elsewhere
 ``$XDG_DATA_HOME/checkrein`` or ``~/.local/share/checkrein``. Directories that are
 created have mode 0700. A key is created once and never overwritten: a second
 key, or a second log under one key, could tell two stories under one name.

@@ -98,7 +98,7 @@ class Frontier:
     def copy(self) -> Frontier:
         """Return an independent copy."""
         other = Frontier()
-        other.size, other._peaks = self.size, self._peaks.copy()  # noqa: SLF001 - the same class
+        other.size, other._peaks = self.size, self._peaks.copy()
         return other
 
 

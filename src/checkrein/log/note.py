@@ -1,27 +1,26 @@
-"""Signed notes (C2SP signed-note v1), with Ed25519 and nothing else.
+r"""Signed notes (C2SP signed-note v1), with Ed25519 and nothing else.
 
 ::
 
-    note       text "\\n" line+          text ends with "\\n"; split at the last empty line
-    line       "— " name " " base64(id[4] || signature[64]) "\\n"     the dash is U+2014
+    note       text "\n" line+          text ends with "\n"; split at the last empty line
+    line       "— " name " " base64(id[4] || signature[64]) "\n"     the dash is U+2014
     id         SHA-256(name || 0x0A || 0x01 || public key[32])[0:4]
     vkey       name "+" hex(id) "+" base64(0x01 || public key[32])
     skey       "PRIVATE+KEY+" name "+" hex(id) "+" base64(0x01 || seed[32])
 
-A note is UTF-8, at most 64 KiB, without control characters but "\\n". A name is
+A note is UTF-8, at most 64 KiB, without control characters but "\n". A name is
 not empty and has neither a space nor a "+". Base64 is padded, and only its one
 canonical spelling is read: decoded text is encoded again and compared.
 
 A signature by a name and id that nobody asked for is ignored; one by a known
 key that does not verify refuses the whole note; so does the lack of any by a
-known key. The signature covers the text with its last "\\n".
+known key. The signature covers the text with its last "\n".
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -32,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from checkrein.errors import ConfigurationError, LogError, TamperedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 MAX_NOTE: Final = 64 * 1024
@@ -41,17 +41,18 @@ _PRIVATE: Final = "PRIVATE+KEY+"
 
 
 class Signer(Protocol):
-    """Who signs the heads of a log: a key in this process, a socket, a service.
-
-    Attributes:
-        name: the key's name; for a log it is the log's origin.
-        vkey: the public half, as verifier key text.
-    """
+    """Who signs the heads of a log: a key in this process, a socket, a service."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The key's name; for a log it is the log's origin."""
+        ...
+
     @property
-    def vkey(self) -> str: ...
+    def vkey(self) -> str:
+        """The public half, as verifier key text."""
+        ...
+
     def sign(self, message: bytes) -> bytes:
         """Return the 64 bytes of the Ed25519 signature over *message*."""
         ...
@@ -222,8 +223,11 @@ def split_note(note: bytes | str) -> tuple[str, list[Signature]]:
 
 def is_name(name: str) -> bool:
     """Tell whether *name* can be the name of a key."""
-    return bool(name) and "+" not in name and not any(c.isspace() or c < " " for c in name) and (
-        name.isascii() or not any("\ud800" <= c <= "\udfff" for c in name)
+    return (
+        bool(name)
+        and "+" not in name
+        and not any(c.isspace() or c < " " for c in name)
+        and (name.isascii() or not any("\ud800" <= c <= "\udfff" for c in name))
     )
 
 

@@ -9,7 +9,6 @@ needs it.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checkrein.errors import TamperedError
@@ -27,6 +26,8 @@ from checkrein.log.tiles import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from checkrein.log.checkpoint import Checkpoint
 
 
@@ -76,7 +77,8 @@ class Published:
         self._directory, self._disk = directory, disk
         number, width = divmod(head.size, WIDTH)
         self._edge = Edge.load(
-            head.size, lambda level, index, count: b"".join(read_items(directory, level, index, count))
+            head.size,
+            lambda level, index, count: b"".join(read_items(directory, level, index, count)),
         )
         self.tree = self._edge.frontier()
         if self.tree.root() != head.root:

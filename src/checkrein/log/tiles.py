@@ -16,11 +16,13 @@ change. An entry is at most 65,535 bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from checkrein.errors import TamperedError
 from checkrein.log.merkle import HASH_SIZE, Frontier, fold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 WIDTH: Final = 256
 MAX_ENTRY: Final = 65_535
@@ -104,19 +106,19 @@ class Edge:
         self.rows: list[list[bytes]] = []
 
     @classmethod
-    def load(cls, size: int, read: Callable[[int, int, int], bytes]) -> Edge:
+    def load(cls, size: int, read: Callable[[int, int, int], list[bytes]]) -> Edge:
         """Return the edge of a published tree.
 
         Args:
             size: how many entries the tree has.
-            read: (level, number, width) to the bytes of that partial tile.
+            read: (level, number, width) to the hashes in that partial tile.
         """
         edge = cls()
         edge.size = size
         for level in range(-(-size.bit_length() // 8)):
             here = size >> 8 * level
-            data = read(level, here // WIDTH, here % WIDTH) if here % WIDTH else b""
-            edge.rows.append(split_hashes(data))
+            width = here % WIDTH
+            edge.rows.append(read(level, here // WIDTH, width) if width else [])
         return edge
 
     def add(self, leaves: list[bytes]) -> Iterator[Tile]:

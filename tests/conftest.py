@@ -1,0 +1,16 @@
+"""Fixtures for every test: keys stay out of the account, hypothesis stays quick."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "checkrein", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("checkrein")
+
+
+@pytest.fixture(autouse=True)
+def _own_keys(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHECKREIN_DATA", str(tmp_path_factory.mktemp("keys")))

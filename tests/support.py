@@ -1,0 +1,60 @@
+"""What several tests need: a log in memory, a clock that is told the time, gates that count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from checkrein import CallbackGate, Confirmation
+
+
+class MemoryLog:
+    """Keeps events in a list, and says which were waited for."""
+
+    def __init__(self, *, fail_on: str = "") -> None:
+        self.events: list[dict[str, Any]] = []
+        self.durable: list[dict[str, Any]] = []
+        self.fail_on = fail_on
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        self.enqueue(event)
+        self.durable.append(dict(event))
+
+    def enqueue(self, event: Mapping[str, Any]) -> None:
+        if event["type"] == self.fail_on:
+            raise OSError("disk full")
+        self.events.append(dict(event))
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["type"] == kind]
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event["type"] for event in self.events]
+
+
+class Clock:
+    """Tells the time that a test sets."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Asked:
+    """Keeps the confirmations that a gate was asked for, and answers them all alike."""
+
+    def __init__(self, answer: Any = True) -> None:
+        self.confirmations: list[Confirmation] = []
+        self.answer = answer
+        self.gate = CallbackGate(self._ask, by="tester")
+
+    def _ask(self, confirmation: Confirmation) -> Any:
+        self.confirmations.append(confirmation)
+        return self.answer(confirmation) if callable(self.answer) else self.answer
+
+    @property
+    def count(self) -> int:
+        return len(self.confirmations)
