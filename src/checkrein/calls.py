@@ -25,7 +25,7 @@ from typing import Any, Final
 from checkrein.errors import MisuseError
 from checkrein.facts import MISSING, NAMED, Parameter, ToolFacts
 from checkrein.freezing import Unfreezable, encode, freeze, is_frozen, thaw
-from checkrein.isolation import Forged, RunMarks, any_nonce_in, read_back
+from checkrein.isolation import SHORTEST_MARKED, Forged, RunMarks, any_nonce_in, read_back
 from checkrein.labels import Label, Origin, Source
 from checkrein.untrusted import Untrusted, content, labelled
 
@@ -50,7 +50,7 @@ class Binder:
         facts: the tool's facts.
     """
 
-    __slots__ = ("_defaults", "_names", "_required", "_signature", "_simple", "_size")
+    __slots__ = ("_names", "_optional", "_required", "_signature", "_simple", "_size")
 
     def __init__(self, facts: ToolFacts) -> None:
         parameters = facts.parameters
@@ -59,32 +59,33 @@ class Binder:
         self._names = tuple(
             one.name for one in parameters if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         )
-        self._defaults = {one.name: one.default for one in parameters}
         self._required = tuple(one.name for one in parameters if one.default is MISSING)
+        self._optional = tuple(
+            (one.name, one.default) for one in parameters if one.default is not MISSING
+        )
         self._size = len(parameters)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return a value for every parameter, in the order of the signature.
+        """Return a value for every parameter, by name.
 
         Raises:
             MisuseError: an argument is missing, unknown, or given twice.
         """
-        names = self._names
         given = len(args)
-        if self._simple and given <= len(names):
-            # Start from the defaults: names stay in order, what is missing stays MISSING.
-            bound = self._defaults.copy()
-            if given:
-                bound.update(zip(names, args, strict=False))
+        if self._simple and given <= len(self._names):
+            bound = dict(zip(self._names, args, strict=False)) if args else {}
             bound.update(kwargs)
-            if len(bound) == self._size and (
-                not given or kwargs.keys().isdisjoint(names[:given])
-            ):
-                for name in self._required:
-                    if bound[name] is MISSING:  # by identity: values may have an == of their own
-                        break
-                else:
-                    return bound
+            if len(bound) == given + len(kwargs):  # none given twice
+                if len(bound) < self._size:
+                    for name, default in self._optional:
+                        bound.setdefault(name, default)
+                # As many as there are, and none missing: so none is unknown.
+                if len(bound) == self._size:
+                    for name in self._required:
+                        if name not in bound:
+                            break
+                    else:
+                        return bound
         return self._bind_slowly(args, kwargs)
 
     def _bind_slowly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +142,11 @@ class Call:
         """32 bytes that stand for the tool's definition and every argument."""
         if not self._digest:
             parts = [b"checkrein/call/v1\n", self.facts.definition]
-            for name, value in self.arguments.items():
+            for one in self.facts.parameters:
+                if one.injected:
+                    continue
+                name = one.name
+                value = self.arguments.get(name)  # a call that could not be bound has none
                 frozen = content(value) if type(value) is Untrusted else value
                 parts += (encode(name), encode(frozen))
             self._digest = hashlib.sha256(b"".join(parts)).digest()
@@ -204,7 +209,7 @@ def open_call(
         # The usual case first: a text without markers, a number, of just the right type.
         if exact is not None and kind in exact:
             if kind is str:
-                if not any_nonce_in(value, marks):
+                if len(value) < SHORTEST_MARKED or not any_nonce_in(value, marks):
                     continue
             elif kind is not float and (kind is not int or -_SMALL < value < _SMALL):
                 continue

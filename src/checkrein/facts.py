@@ -194,6 +194,7 @@ class ToolFacts:
     external: bool = field(init=False)
     private: bool = field(init=False)
     changes: bool = field(init=False)
+    reads: bool = field(init=False)  # one of the claims is about reading
     wary: bool = field(init=False)  # changes state or reaches outside
     by_name: dict[str, Parameter] = field(init=False)
     plain: tuple[str, ...] = field(init=False)
@@ -213,6 +214,7 @@ class ToolFacts:
         put(self, "external", any(claim.external for claim in self.claims))
         put(self, "private", any(claim.private for claim in self.claims))
         put(self, "changes", effect is not Effect.READS)
+        put(self, "reads", any(claim.effect is Effect.READS for claim in self.claims))
         put(self, "wary", self.changes or self.external)
         put(self, "by_name", {one.name: one for one in self.parameters})
         plain = (one.name for one in self.parameters if not one.injected and not one.untrusted)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -323,7 +323,7 @@ class Grant:
         for place, one in enumerate(permissions):
             where = self._wild if one.wildcard else self._exact.setdefault(one.resource, [])
             where.append((place, one))
-        self._plans: dict[ToolFacts, tuple[tuple[Offer, ...], ...]] = {}
+        self._plans: dict[ToolFacts, Plan] = {}
 
     def good_at(self, now: float) -> bool:
         """Say whether the grant is good at *now*, in seconds since the epoch."""
@@ -331,19 +331,21 @@ class Grant:
             self.expires is None or now < self.expires
         )
 
-    def offers(self, facts: ToolFacts) -> tuple[tuple[Offer, ...], ...]:
+    def plan(self, facts: ToolFacts) -> Plan:
         """Return, for each claim of a tool, what the permissions that cover it ask."""
         plan = self._plans.get(facts)
         if plan is None:
-            plan = tuple(
-                tuple(
-                    Offer(self, place, one, facts)
-                    for place, one in (*self._exact.get(claim.resource, ()), *self._wild)
-                    if one.covers(claim)
+            plan = self._plans[facts] = tuple(
+                (
+                    claim,
+                    tuple(
+                        Offer(self, place, claim, one, facts)
+                        for place, one in (*self._exact.get(claim.resource, ()), *self._wild)
+                        if one.covers(claim)
+                    ),
                 )
                 for claim in facts.claims
             )
-            self._plans[facts] = plan
         return plan
 
     def __repr__(self) -> str:
@@ -361,58 +363,40 @@ def _instant(moment: datetime | None, name: str) -> float | None:
 # -- admission -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """How one grant of the chain answers a call.
+class Refusal(Exception):  # noqa: N818 (becomes a finding)
+    """Why a grant does not admit a call; the message holds no value."""
 
-    Attributes:
-        grant: the grant.
-        used: what admits the call, one offer for each claim; empty if nothing does.
-        problem: why not: ``missing`` or ``argument``.
-        message: the reason in words, without values.
-        argument: the argument concerned.
-    """
-
-    grant: Grant
-    used: tuple[Offer, ...] = ()
-    problem: Literal["", "missing", "argument"] = ""
-    message: str = ""
-    argument: str = ""
-    budgeted: bool = False
-
-
-class _Refusal(Exception):  # noqa: N818 (stays in this module)
-    """A permission does not let an argument through."""
-
-    def __init__(self, message: str, argument: str) -> None:
+    def __init__(self, rule: str, message: str, argument: str = "") -> None:
         super().__init__(message)
+        self.rule = rule
         self.argument = argument
 
 
 class Offer:
-    """A permission, prepared for one tool that it covers.
+    """A permission, prepared for one claim of a tool.
 
     Attributes:
-        place: its place in the grant.
-        permission: the permission.
-        admission: the answer of a grant that needs nothing else to admit a call.
+        claim: what the tool's decorator states.
+        permission: the permission that covers it.
+        key: its name among the budgets.
     """
 
-    __slots__ = ("_checks", "_facts", "_silent", "_strange", "admission", "permission", "place")
+    __slots__ = ("_checks", "_facts", "_silent", "_strange", "claim", "key", "permission")
 
-    def __init__(self, grant: Grant, place: int, permission: Permission, facts: ToolFacts) -> None:
-        self.place = place
+    def __init__(
+        self, grant: Grant, place: int, claim: Claim, permission: Permission, facts: ToolFacts
+    ) -> None:
+        self.claim = claim
         self.permission = permission
-        self.admission = Admission(grant, (self,), budgeted=permission.times is not None)
+        self.key = f"{grant.id}/{place}"
         self._facts = facts
-        names = [one for one in facts.parameters if not one.injected]
         constraints = permission.constraints
         self._strange = next((name for name in constraints if name not in facts.by_name), "")
         asked = [
             (one.name, constraints[one.name] if one.name in constraints else permission.others)
-            for one in names
+            for one in facts.parameters
             # Payload needs no mention, and others() mentions nobody.
-            if one.name in constraints or not one.untrusted
+            if not one.injected and (one.name in constraints or not one.untrusted)
         ]
         # What a constraint has to see, and what may only be the tool's default.
         self._checks = tuple(
@@ -425,12 +409,14 @@ class Offer:
         """Return the normalised arguments.
 
         Raises:
-            _Refusal: the permission does not let them through.
+            Refusal: the permission does not let them through.
         """
         if self._strange:
             name = self._strange
-            raise _Refusal(
-                f"the permission constrains {name!r}, which {self._facts.name} does not take", name
+            raise Refusal(
+                "permission.argument",
+                f"the permission constrains {name!r}, which {self._facts.name} does not take",
+                name,
             )
         normalised = arguments
         name = ""
@@ -454,10 +440,11 @@ class Offer:
         else:
             problem = ""
         if problem:
-            raise _Refusal(problem, name)
+            raise Refusal("permission.argument", problem, name)
         for name in self._silent:
             if not is_default(self._facts, name, arguments[name]):
-                raise _Refusal(
+                raise Refusal(
+                    "permission.argument",
                     f"argument {name!r} is not mentioned by the permission; name it there, "
                     "or add others(anything)",
                     name,
@@ -465,51 +452,56 @@ class Offer:
         return normalised
 
 
-def admit(chain: Iterable[Grant], call: Call) -> tuple[list[Admission], Call]:
-    """Ask every grant of *chain* about *call*; return the answers and the normalised call.
+Plan = tuple[tuple[Claim, tuple[Offer, ...]], ...]
+"""The claims of a tool, each with the offers of one grant, or of a chain of them."""
 
-    The first grant normalises, the later ones meet its values. Constraints
+
+class Admission:
+    """How the grants answer a call.
+
+    Attributes:
+        call: the call, with normalised arguments.
+        offers: what admits it, one for each claim and grant.
+        refusal: why it is not admitted, ``None`` if it is.
+    """
+
+    __slots__ = ("call", "offers", "refusal")
+
+    def __init__(
+        self, call: Call, offers: Sequence[Offer], refusal: Refusal | None = None
+    ) -> None:
+        self.call = call
+        self.offers = offers
+        self.refusal = refusal
+
+
+def admit(plan: Plan, call: Call) -> Admission:
+    """Find an offer for every claim of *plan*.
+
+    The first offer normalises, the later ones meet its values. Constraints
     that look at the file system do so here, before anything is decided.
     """
-    admissions: list[Admission] = []
     arguments = call.arguments
-    for grant in chain:
-        admission, arguments = _admit(grant, call.facts, arguments)
-        admissions.append(admission)
-    if arguments is not call.arguments:
-        call = call.with_arguments(arguments)
-    return admissions, call
-
-
-def _admit(
-    grant: Grant, facts: ToolFacts, arguments: dict[str, Any]
-) -> tuple[Admission, dict[str, Any]]:
     used: list[Offer] = []
-    normalised = arguments
-    for claim, offers in zip(facts.claims, grant.offers(facts), strict=True):
-        refusal: _Refusal | None = None
+    for claim, offers in plan:
+        refusal: Refusal | None = None
         for offer in offers:
             try:
-                normalised = offer.fit(normalised)
-            except _Refusal as problem:
+                arguments = offer.fit(arguments)
+            except Refusal as problem:
                 refusal = refusal or problem
             else:
                 used.append(offer)
                 break
         else:
-            if refusal is None:
-                message = f"no permission covers {claim.effect} {claim.resource}"
-                return Admission(grant, problem="missing", message=message), arguments
-            return (
-                Admission(
-                    grant, problem="argument", message=str(refusal), argument=refusal.argument
-                ),
-                arguments,
-            )
-    if len(used) == 1:
-        return used[0].admission, normalised
-    budgeted = any(offer.permission.times is not None for offer in used)
-    return Admission(grant, tuple(used), budgeted=budgeted), normalised
+            return Admission(call, (), refusal or _missing(claim))
+    if arguments is not call.arguments:
+        call = call.with_arguments(arguments)
+    return Admission(call, used)
+
+
+def _missing(claim: Claim) -> Refusal:
+    return Refusal("permission.missing", f"no permission covers {claim.effect} {claim.resource}")
 
 
 def _normalise_content(value: Untrusted[Any], normalise: Callable[[Any], Any]) -> Untrusted[Any]:

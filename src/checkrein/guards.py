@@ -258,7 +258,8 @@ def _wrapper_for(
         return generator
 
     def plain(*args: Any, **kwargs: Any) -> Any:
-        return _drive(mediate(facts, binder, find_frame(), receiver + args, kwargs), function)
+        given = receiver + args if receiver else args
+        return _drive(mediate(facts, binder, find_frame(), given, kwargs), function)
 
     return plain
 
@@ -290,7 +291,7 @@ def _throw(mediation: Mediation, error: BaseException) -> Need | Done:
 
 def _drive(mediation: Mediation, function: Callable[..., Any]) -> Any:
     """Serve *mediation* for a plain function; return its result."""
-    need = _send(mediation, None)
+    need: Need | Done = next(mediation)  # it begins with a need, or raises
     while type(need) is not Done:
         if type(need) is not Invoke:
             need = _serve(mediation, need)

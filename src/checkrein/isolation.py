@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"  # 32 letters: 5 bits each
 _NONCE_LETTERS = 16
+SHORTEST_MARKED = _NONCE_LETTERS  # a shorter text holds no nonce
 
 # What a person does not see and a model may obey: controls other than tab and
 # line feed, soft hyphens, fillers, zero-width and bidi controls, variation
@@ -141,8 +142,6 @@ def render(value: object, label: Label, marks: MarksPort) -> str:
 
 def any_nonce_in(text: str, marks: tuple[RunMarks, ...]) -> bool:
     """Say whether *text* may hold a marker of one of *marks*. Quick: asked of every argument."""
-    if len(text) < _NONCE_LETTERS:
-        return False
     for one in marks:  # noqa: SIM110 (a generator would cost more than the search)
         if one.nonce in text:
             return True

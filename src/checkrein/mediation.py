@@ -134,15 +134,16 @@ def mediate(
         call = None
     if call is None:
         yield from _refuse_malformed(run, facts, frame, problem)
-    admissions, call = run.admit(call)
-    ticket = run.ticket(admissions)
+    admission = run.admit(call)
+    call = admission.call
+    ticket = run.ticket(admission)
     try:
-        decision = run.decide(call, admissions, frame, ticket)
+        decision = run.decide(admission, frame, ticket)
         approved: tuple[Finding, ...] = ()
         while decision.outcome is not _ALLOW:
             yield from _clear(run, call, decision, frame)
             approved += decision.findings
-            decision = run.decide(call, admissions, frame, None, approved)
+            decision = run.decide(admission, frame, None, approved)
         if run.log is not None:
             yield from _declare(run, run.log, call, approved)
     except BaseException as error:
@@ -152,7 +153,7 @@ def mediate(
         raise
     if ticket is not None:
         ticket.spend()
-    inner = run.inner_frame(call, approved)
+    inner = Frame(run, call, run.is_tainted(call, approved))
     started = 0.0 if run.log is None else time.perf_counter()
     try:
         raw = yield Invoke(call, inner)

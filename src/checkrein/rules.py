@@ -36,21 +36,22 @@ needs a constraint instead.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from checkrein.facts import Effect
+from checkrein.facts import Effect, ToolFacts
 from checkrein.freezing import encode
-from checkrein.grants import Admission, is_default
+from checkrein.grants import is_default
 from checkrein.origins import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from checkrein.calls import Call
-    from checkrein.grants import Permission
+    from checkrein.grants import Grant, Offer, Permission, Refusal
     from checkrein.origins import Evidence
 
 
@@ -131,6 +132,21 @@ class RunState:
     refused: frozenset[bytes] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What stays the same, or only grows, while a run goes on.
+
+    Attributes:
+        chain: the grants that must allow a call.
+        evidence: what trusted sources have said.
+        pins: definitions that tools must have, by name.
+    """
+
+    chain: tuple[Grant, ...]
+    evidence: Evidence
+    pins: Mapping[str, bytes]
+
+
 @dataclass(slots=True)
 class RunView:
     """What the rules may know of a run, as it was at one moment.
@@ -138,18 +154,18 @@ class RunView:
     Attributes:
         now: seconds since the epoch.
         state: the state of the run, joined with that of the runs it is inside of.
-        admissions: the answers of the grants in the chain.
-        evidence: what trusted sources have said.
-        pins: definitions that tools must have, by name.
+        terms: what the run was opened with, and has learnt.
+        offers: what admits the call.
+        refusal: why the grants do not admit it.
         enclosed: ``None`` for a call from the top; else whether the enclosing
             call had, or saw, untrusted values.
     """
 
     now: float
     state: RunState
-    admissions: Sequence[Admission]
-    evidence: Evidence
-    pins: Mapping[str, bytes]
+    terms: Terms
+    offers: Sequence[Offer]
+    refusal: Refusal | None = None
     enclosed: bool | None = None
 
     @property
@@ -174,20 +190,20 @@ def standing(call: Call, view: RunView) -> Iterable[Finding]:
 
 def permission(_call: Call, view: RunView) -> Iterable[Finding]:
     """Every grant of the chain must be good now and admit the call."""
-    findings: Iterable[Finding] = ()
-    for one in view.admissions:
-        if one.problem:
-            rule = f"permission.{one.problem}"
-            findings = (*findings, Finding(rule, Outcome.DENY, one.message, one.argument))
-        if not one.grant.good_at(view.now):
+    for grant in view.terms.chain:
+        if not grant.good_at(view.now):
             message = "the grant is not good at this time"
-            findings = (*findings, Finding("permission.expired", Outcome.DENY, message))
-    return findings
+            return (Finding("permission.expired", Outcome.DENY, message),)
+    refusal = view.refusal
+    if refusal is not None:
+        return (Finding(refusal.rule, Outcome.DENY, str(refusal), refusal.argument),)
+    return ()
 
 
 def pinned(call: Call, view: RunView) -> Iterable[Finding]:
     """A pinned tool must have the definition it was pinned with."""
-    if view.pins and view.pins.get(call.facts.name, call.facts.definition) != call.facts.definition:
+    pins, facts = view.terms.pins, call.facts
+    if pins and pins.get(facts.name, facts.definition) != facts.definition:
         return (Finding("tool.changed", Outcome.DENY, "the tool is not the one that was reviewed"),)
     return ()
 
@@ -201,10 +217,9 @@ def refused_before(call: Call, view: RunView) -> Iterable[Finding]:
 
 def origin(call: Call, view: RunView) -> Iterable[Finding]:
     """Plain arguments need a trusted origin once untrusted content was seen."""
-    facts = call.facts
-    if not facts.wary or not (view.wary or call.returned):
+    if not (view.wary or call.returned):
         return ()
-    names = facts.plain if view.wary else call.returned
+    names = call.facts.plain if view.wary else call.returned
     problems = [(name, unauthorised(call, view, name)) for name in names]
     return [
         Finding("flow.origin", Outcome.ASK, problem, name) for name, problem in problems if problem
@@ -227,7 +242,7 @@ def unauthorised(call: Call, view: RunView, name: str) -> str:
     inside = facts.effect is Effect.WRITES and not facts.external
     if inside and (constrained or parameter.closed):
         return ""
-    if view.evidence.trust(value) or _endorsed(call, view, name):
+    if view.terms.evidence.trust(value) or _endorsed(call, view, name):
         return ""
     return f"{name!r} has no trusted origin: neither the user nor a trusted tool has named it"
 
@@ -235,17 +250,16 @@ def unauthorised(call: Call, view: RunView, name: str) -> str:
 def _constrained(view: RunView, name: str) -> tuple[bool, bool]:
     """Say whether a permission in use constrains *name*, and whether one pins it."""
     constrained = pins = False
-    for admission in view.admissions:
-        for offer in admission.used:
-            constraint = offer.permission.constraints.get(name)
-            if constraint is not None:
-                constrained = True
-                pins = pins or constraint.pins
+    for offer in view.offers:
+        constraint = offer.permission.constraints.get(name)
+        if constraint is not None:
+            constrained = True
+            pins = pins or constraint.pins
     return constrained, pins
 
 
 def _endorsed(call: Call, view: RunView, name: str) -> bool:
-    evidence = view.evidence
+    evidence = view.terms.evidence
     return evidence.has_endorsements and evidence.is_endorsed(
         call.facts.name, name, encode(call.arguments[name])
     )
@@ -254,7 +268,7 @@ def _endorsed(call: Call, view: RunView, name: str) -> bool:
 def rule_of_two(call: Call, view: RunView) -> Iterable[Finding]:
     """Untrusted content, private data and a way out never meet unless somebody trusted aims."""
     state = view.state
-    if not (state.exposed and state.private and call.facts.external):
+    if not (state.exposed and state.private):
         return ()
     if any(_aimed(call, view, one.name) for one in call.facts.parameters):
         return ()
@@ -275,19 +289,16 @@ def _aimed(call: Call, view: RunView, name: str) -> bool:
     return (
         _constrained(view, name)[1]
         or _endorsed(call, view, name)
-        or (bool(value) and bool(view.evidence.trust(value) & Trust.USER))
+        or (bool(value) and bool(view.terms.evidence.trust(value) & Trust.USER))
     )
 
 
 def irreversible(call: Call, view: RunView) -> Iterable[Finding]:
     """What cannot be taken back is asked about, unless every grant says otherwise."""
-    if call.facts.effect is not Effect.IRREVERSIBLE:
-        return ()
-    for admission in view.admissions:
-        for claim, offer in zip(call.facts.claims, admission.used, strict=False):
-            if claim.effect is Effect.IRREVERSIBLE and not _skips(offer.permission, view):
-                message = "the effect cannot be taken back"
-                return (Finding("effect.irreversible", Outcome.ASK, message),)
+    for offer in view.offers:
+        if offer.claim.effect is Effect.IRREVERSIBLE and not _skips(offer.permission, view):
+            message = "the effect cannot be taken back"
+            return (Finding("effect.irreversible", Outcome.ASK, message),)
     return ()
 
 
@@ -298,15 +309,23 @@ def _skips(one: Permission, view: RunView) -> bool:
 
 Rule = Callable[["Call", RunView], Iterable[Finding]]
 
-RULES: Final[tuple[Rule, ...]] = (
-    standing,
-    permission,
-    pinned,
-    refused_before,
-    origin,
-    rule_of_two,
-    irreversible,
+_RULES: Final[tuple[tuple[Rule, Callable[[ToolFacts], bool]], ...]] = (
+    # The rule, and the tools on which it can have anything to say.
+    (standing, lambda _: True),
+    (permission, lambda _: True),
+    (pinned, lambda _: True),
+    (refused_before, lambda facts: facts.wary),
+    (origin, lambda facts: facts.wary),
+    (rule_of_two, lambda facts: facts.external),
+    (irreversible, lambda facts: facts.effect is Effect.IRREVERSIBLE),
 )
+
+
+@functools.lru_cache(maxsize=4096)
+def rules_for(facts: ToolFacts) -> tuple[Rule, ...]:
+    """Return the rules that concern a tool."""
+    return tuple(rule for rule, concerns in _RULES if concerns(facts))
+
 
 _ALLOWED: Final = Decision(Outcome.ALLOW)
 
@@ -320,7 +339,7 @@ def decide(call: Call, view: RunView, approved: Sequence[Finding] = ()) -> Decis
         approved: findings that a person has seen and overruled.
     """
     findings: list[Finding] = []
-    for rule in RULES:
+    for rule in rules_for(call.facts):
         found = rule(call, view)
         if found:
             findings += found

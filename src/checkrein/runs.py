@@ -36,7 +36,7 @@ from checkrein.errors import ConfigurationError, Denied, MisuseError
 from checkrein.events import describe_call
 from checkrein.facts import TAINTED_RESOURCES, Effect, Resources, Returns, ToolFacts
 from checkrein.freezing import ATOMS, Unfreezable, encode, freeze
-from checkrein.grants import Admission, Grant, admit
+from checkrein.grants import Admission, Grant, Plan, admit
 from checkrein.isolation import PROCESS_MARKS, RunMarks
 from checkrein.labels import Label, Origin, Source
 from checkrein.origins import Evidence, Piece, Trust, untrusted_in
@@ -47,6 +47,7 @@ from checkrein.rules import (
     Outcome,
     RunState,
     RunView,
+    Terms,
     decide,
     permission,
     standing,
@@ -236,7 +237,6 @@ class Run:
         self.parent: Run | None = None
         self.clock = clock
         self.confirm_within = confirm_within.total_seconds()
-        self._pins = dict(pins or {})
         self.store = store
         self._ids = ids
         self._lock = Lock()
@@ -254,6 +254,8 @@ class Run:
         self._entered = False
         self._state = RunState(exposed=exposed)
         self._evidence = Evidence()
+        self._terms = Terms(self._chain, self._evidence, dict(pins or {}))
+        self._plans: dict[ToolFacts, Plan] = {}
         self._tainted = Resources()
         self._denials = 0
         self._open_questions: set[str] = set()
@@ -318,6 +320,7 @@ class Run:
         self.marks = parent.marks
         self._readable = parent._readable
         self._chain = (*parent._chain, self.grant)
+        self._terms = replace(self._terms, chain=self._chain)
         self.line = (self, *parent.line)
         self._grant_ids = [grant.id for grant in self._chain]
         self._become(
@@ -534,10 +537,11 @@ class Run:
         except Malformed as problem:
             finding = Finding("call.malformed", Outcome.DENY, str(problem), problem.argument)
             return Decision(Outcome.DENY, (finding,))
-        admissions, call = admit(self._chain, call)
-        decision = decide(call, self._view(admissions, frame))
-        used = tuple(str(one.permission) for admission in admissions for one in admission.used)
-        return replace(decision, permissions=used)
+        admission = self.admit(call)
+        decision = decide(admission.call, self._view(admission, frame))
+        return replace(
+            decision, permissions=tuple(str(one.permission) for one in admission.offers)
+        )
 
     def _frame_here(self) -> Frame:
         frame = ACTIVE.get()
@@ -556,8 +560,9 @@ class Run:
         Raises:
             Malformed: an argument is not what its parameter takes.
         """
+        number = f"{self.id}-{next(self._numbers)}"
         parent = "" if frame.call is None else frame.call.id
-        call = open_call(self.next_call(), facts, bound, self._readable, parent)
+        call = open_call(number, facts, bound, self._readable, parent)
         if call.returned and not self.exposed:
             self.expose(*{name for label in call.returned.values() for name in label.names})
         return call
@@ -566,67 +571,68 @@ class Run:
         """Return a new id for a call."""
         return f"{self.id}-{next(self._numbers)}"
 
-    def admit(self, call: Call) -> tuple[list[Admission], Call]:
+    def admit(self, call: Call) -> Admission:
         """Ask every grant of the chain about *call*."""
-        return admit(self._chain, call)
+        plan = self._plans.get(call.facts)
+        if plan is None:
+            plan = tuple(step for grant in self._chain for step in grant.plan(call.facts))
+            self._plans[call.facts] = plan
+        return admit(plan, call)
 
-    def ticket(self, admissions: Sequence[Admission]) -> Ticket | None:
+    def ticket(self, admission: Admission) -> Ticket | None:
         """Return a ticket for the budgets concerned, ``None`` if there are none."""
-        budgets = [
-            (f"{admission.grant.id}/{offer.place}", offer.permission.times)
-            for admission in admissions
-            if admission.budgeted
-            for offer in admission.used
-            if offer.permission.times is not None
-        ]
-        return Ticket(self.store, budgets) if budgets else None
+        budgets: list[tuple[str, int]] | None = None
+        for offer in admission.offers:
+            limit = offer.permission.times
+            if limit is not None:
+                budgets = [*(budgets or ()), (offer.key, limit)]
+        return None if budgets is None else Ticket(self.store, budgets)
 
     def decide(
         self,
-        call: Call,
-        admissions: Sequence[Admission],
+        admission: Admission,
         frame: Frame,
         ticket: Ticket | None,
         approved: Sequence[Finding] = (),
     ) -> Decision:
-        """Decide about *call* as things stand, and reserve what it uses.
+        """Decide about a call as things stand, and reserve what it uses.
 
         The view is one snapshot: state is replaced as a whole, evidence only grows,
         and a budget is taken or not in one step. So nothing has to be locked.
         """
-        decision = decide(call, self._view(admissions, frame), approved)
+        decision = decide(admission.call, self._view(admission, frame), approved)
         if ticket is None or decision.outcome is Outcome.DENY or ticket.reserve():
             return decision
         finding = Finding("permission.budget", Outcome.DENY, "the permission has no use left")
         return Decision(Outcome.DENY, (finding,))
 
-    def _view(self, admissions: Sequence[Admission], frame: Frame) -> RunView:
+    def _view(self, admission: Admission | None, frame: Frame) -> RunView:
         return RunView(
             self.clock(),
             self._state if self.parent is None else self.state,
-            admissions,
-            self._evidence,
-            self._pins,
+            self._terms,
+            () if admission is None else admission.offers,
+            None if admission is None else admission.refusal,
             None if frame.call is None else frame.tainted,
         )
 
     def still_open(self, call: Call) -> Finding | None:
         """Return what forbids a stream to go on, ``None`` for nothing."""
-        admissions = [Admission(grant) for grant in self._chain]
-        view = self._view(admissions, self._frame)
+        view = self._view(None, self._frame)
         return next(iter((*standing(call, view), *permission(call, view))), None)
 
-    def inner_frame(self, call: Call, approved: Sequence[Finding] = ()) -> Frame:
-        """Return the frame for the body of *call*.
+    def is_tainted(self, call: Call, approved: Sequence[Finding] = ()) -> bool:
+        """Say whether the body of *call* is given untrusted values.
 
         A value that a person let pass is let pass here, and endorsed nowhere else.
         """
-        tainted = bool(call.returned) or any(one.rule == "flow.origin" for one in approved)
+        if call.returned or (approved and any(one.rule == "flow.origin" for one in approved)):
+            return True
         for name in call.facts.payload:
             label = call.arguments[name].label
-            harmless = label.trusted or (not self.exposed and _only_agent(label))
-            tainted = tainted or not harmless
-        return Frame(self, call, tainted)
+            if not label.trusted and (self.exposed or not _only_agent(label)):
+                return True
+        return False
 
     # -- confirmation ------------------------------------------------------------------------
 
@@ -736,12 +742,13 @@ class Run:
         result, untrusted = self._label(call, raw)
         if facts.private:
             self.hold_private()
-        if untrusted or (raw is not None and self._reads_back(facts)):
+        impure = raw is not None and self._is_impure(facts)
+        if untrusted or (impure and facts.reads):
             if outer.call is None:
                 self.expose(facts.source)
             else:
                 outer.tainted = True
-        elif facts.evidence and not inner.tainted and self._all_trusted(call, outer):
+        elif facts.evidence and not (impure or inner.tainted) and self._all_trusted(call, outer):
             piece = Piece([raw], Trust.TOOL)
             with self._lock:
                 self._evidence.add(piece)
@@ -769,8 +776,8 @@ class Run:
         label = Label(frozenset({source}), facts.private)
         return labelled(raw, label, self.marks), True
 
-    def _reads_back(self, facts: ToolFacts) -> bool:
-        """Say whether a tool reads what untrusted content was, or may have been, written to."""
+    def _is_impure(self, facts: ToolFacts) -> bool:
+        """Say whether untrusted content was, or may have been, written to what a tool is about."""
         if facts.returns is Returns.CLOSED:
             return False
         return TAINTED_RESOURCES.meet(facts) or self._tainted.meet(facts)
@@ -780,7 +787,7 @@ class Run:
 
     def _all_trusted(self, call: Call, outer: Frame) -> bool:
         """Say whether nobody untrusted can have chosen what the call was given."""
-        view = self._view((), outer)  # a permission confines a value; it does not vouch for it
+        view = self._view(None, outer)  # a permission confines a value; it does not vouch for it
         if not view.wary:
             return True
         if call.facts.payload:

@@ -9,6 +9,7 @@ needs it.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from checkrein.errors import TamperedError
@@ -76,10 +77,7 @@ class Published:
     def __init__(self, directory: Path, disk: Disk, head: Checkpoint) -> None:
         self._directory, self._disk = directory, disk
         number, width = divmod(head.size, WIDTH)
-        self._edge = Edge.load(
-            head.size,
-            lambda level, index, count: b"".join(read_items(directory, level, index, count)),
-        )
+        self._edge = Edge.load(head.size, partial(read_items, directory))
         self.tree = self._edge.frontier()
         if self.tree.root() != head.root:
             raise TamperedError("the tiles do not add up to the published head", where="tile")
@@ -108,11 +106,11 @@ class Published:
         pending = self._bundle + entries
         full = [*self._full_bundles(pending), *edge.add(leaves)]
         rest = pending[len(pending) // WIDTH * WIDTH :]
-        partial = [*edge.partials()]
+        others = [*edge.partials()]
         if rest:
             number = edge.size // WIDTH
-            partial.append(Tile(ENTRIES, number, len(rest), encode_bundle(rest)))
-        self._disk.write_files({self._directory / tile.path: tile.data for tile in full + partial})
+            others.append(Tile(ENTRIES, number, len(rest), encode_bundle(rest)))
+        self._disk.write_files({self._directory / tile.path: tile.data for tile in full + others})
         self._disk.write_files({self._directory / "checkpoint": note.encode()})
         self._edge, self._bundle = edge, rest
         for tile in full:

@@ -226,10 +226,9 @@ class _Verification:
             entries, leaves = self._read_chunk(start, covered, journal)
             tail = [journal[index] for index in range(covered, stop)]
             leaves += leaf_hashes(tail)
-            for offset, entry in enumerate(
-                [*(entries or ()), *tail], start if entries else covered
-            ):
-                self._tell(offset, entry)
+            told = tail if entries is None else entries + tail
+            for index, entry in enumerate(told, stop - len(told)):
+                self._tell(index, entry)
             self._mark(edge, leaves, marks.intersection(range(start + 1, stop + 1)))
             versions = stored.pop((ENTRIES, start // WIDTH), set())
             if entries is not None:
