@@ -7,11 +7,12 @@ the result. What was shown is what was checked is what runs.
 
 The digest of a call is::
 
-    SHA-256( "checkrein/call/v1" LF  definition[32]  encode(arguments) )
+    SHA-256( "checkrein/call/v1" LF  salt[16]  definition[32]  name value ... )
 
-where ``definition`` is the digest of the tool's own definition and
-``arguments`` maps names to frozen values (see :mod:`checkrein.freezing`);
-injected parameters are left out, untrusted ones enter by content.
+where ``salt`` is a secret of the run, ``definition`` the digest of the tool's
+own definition, and names and values follow in the order of the signature, each
+encoded (see :mod:`checkrein.freezing`); injected parameters are left out,
+untrusted ones enter by content.
 """
 
 from __future__ import annotations
@@ -68,14 +69,20 @@ class Binder:
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return a value for every parameter, by name.
 
+        Args:
+            args: positional arguments, as given.
+            kwargs: keyword arguments, as given; taken over.
+
         Raises:
             MisuseError: an argument is missing, unknown, or given twice.
         """
-        given = len(args)
-        if self._simple and given <= len(self._names):
-            bound = dict(zip(self._names, args, strict=False)) if args else {}
-            bound.update(kwargs)
-            if len(bound) == given + len(kwargs):  # none given twice
+        if self._simple and len(args) <= len(self._names):
+            bound = kwargs
+            for name, value in zip(self._names, args, strict=False):
+                if name in bound:  # given twice
+                    break
+                bound[name] = value
+            else:
                 if len(bound) < self._size:
                     for name, default in self._optional:
                         bound.setdefault(name, default)
@@ -109,9 +116,10 @@ class Call:
         injected: what the framework gave, by identity.
         returned: labels of the markers that came back in plain arguments, by name.
         parent: the id of the enclosing guarded call, ``""`` if none.
+        salt: a secret of the run, for the digest.
     """
 
-    __slots__ = ("_digest", "arguments", "atomic", "facts", "id", "injected", "parent", "returned")
+    __slots__ = ("_digest", "arguments", "atomic", "facts", "id", "injected", "parent", "returned", "salt")
 
     def __init__(
         self,
@@ -121,6 +129,7 @@ class Call:
         injected: Mapping[str, Any] = _EMPTY,
         returned: Mapping[str, Label] = _EMPTY,
         parent: str = "",
+        salt: bytes = b"",
         *,
         atomic: bool = False,
     ) -> None:
@@ -130,25 +139,25 @@ class Call:
         self.injected = injected
         self.returned = returned
         self.parent = parent
+        self.salt = salt
         self.atomic = atomic  # nothing has to be thawed
         self._digest = b""
 
-    def with_arguments(self, arguments: dict[str, Any]) -> Call:
-        """Return the same call with normalised *arguments*."""
-        return Call(self.id, self.facts, arguments, self.injected, self.returned, self.parent)
+    def normalise(self, arguments: dict[str, Any]) -> None:
+        """Take the values that the constraints of the grants hand over, before anything else."""
+        self.arguments = arguments
+        self.atomic = False
 
     @property
     def digest(self) -> bytes:
         """32 bytes that stand for the tool's definition and every argument."""
         if not self._digest:
-            parts = [b"checkrein/call/v1\n", self.facts.definition]
-            for one in self.facts.parameters:
-                if one.injected:
-                    continue
-                name = one.name
-                value = self.arguments.get(name)  # a call that could not be bound has none
-                frozen = content(value) if type(value) is Untrusted else value
-                parts += (encode(name), encode(frozen))
+            arguments = self.arguments
+            parts = [b"checkrein/call/v1\n", self.salt, self.facts.definition]
+            for name, encoded in self.facts.encoded_names:
+                value = arguments.get(name)  # a call that could not be bound has none
+                parts.append(encoded)
+                parts.append(encode(content(value) if type(value) is Untrusted else value))
             self._digest = hashlib.sha256(b"".join(parts)).digest()
         return self._digest
 
@@ -186,6 +195,7 @@ def open_call(
     bound: dict[str, Any],
     marks: tuple[RunMarks, ...],
     parent: str = "",
+    salt: bytes = b"",
 ) -> Call:
     """Freeze *bound* arguments into a call.
 
@@ -195,6 +205,7 @@ def open_call(
         bound: a value for every parameter, from :meth:`Binder.bind`; taken over.
         marks: the markers that may come back in an argument.
         parent: the id of the enclosing guarded call.
+        salt: a secret of the run, for the digest.
 
     Raises:
         Malformed: a value is not plain data, not of the annotated type, or
@@ -229,7 +240,7 @@ def open_call(
             returned[name] = label
     if injected:
         bound = {name: value for name, value in bound.items() if name not in injected}
-    return Call(id, facts, bound, injected, returned, parent, atomic=atomic)
+    return Call(id, facts, bound, injected, returned, parent, salt, atomic=atomic)
 
 
 def _frozen(

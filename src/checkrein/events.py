@@ -29,20 +29,17 @@ it is durable before the body runs. ``status`` is ``done``, ``raised``,
 (before the body) or ``in doubt`` (cancelled in the body).
 
 Plain arguments are written as they are, cut at 1,000 letters with their length
-beside. Untrusted payload is written as its sources and length. The digest is
-salted with a secret of the run, since a bare digest of a short text can be
-guessed.
+beside. Untrusted payload is written as its sources and length. The digest of a
+call is salted with a secret of the run, since a bare digest of a short text can
+be guessed.
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from checkrein.untrusted import Untrusted, content
-
-if TYPE_CHECKING:
-    from checkrein.calls import Call
 
 _MAX_TEXT: Final = 1000
 _INT64: Final = 1 << 63
@@ -71,17 +68,12 @@ def _utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def describe_call(call: Call, agent: str, salt: bytes, grants: list[str]) -> dict[str, Any]:
-    """Return the fields that every entry about the decision on *call* has."""
-    facts = call.facts
-    return {
-        "call": call.id,
-        "agent": agent,
-        "tool": facts.name,
-        "effect": facts.effect.value,
-        "resource": facts.source,
-        "arguments": {name: loggable(value) for name, value in call.arguments.items()},
-        "digest": hashlib.sha256(salt + call.digest).hexdigest(),
-        "grants": grants,
-        "parent": call.parent,
-    }
+def loggable_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return JSON data for every argument of a call."""
+    entry: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if type(value) is str and len(value) <= _MAX_TEXT and value.isascii():
+            entry[name] = value  # the usual case
+        else:
+            entry[name] = loggable(value)
+    return entry

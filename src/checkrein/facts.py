@@ -36,6 +36,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic import TypeAdapter
 
 from checkrein.errors import MisuseError
+from checkrein.freezing import encode
 from checkrein.untrusted import Untrusted
 
 MISSING: Final = inspect.Parameter.empty
@@ -191,6 +192,8 @@ class ToolFacts:
     definition: bytes
     # Derived once, for the rules and for the hot path.
     effect: Effect = field(init=False)
+    effect_name: str = field(init=False)
+    encoded_names: tuple[tuple[str, bytes], ...] = field(init=False)
     external: bool = field(init=False)
     private: bool = field(init=False)
     changes: bool = field(init=False)
@@ -211,6 +214,9 @@ class ToolFacts:
         put = object.__setattr__
         effect = max((claim.effect for claim in self.claims), key=lambda one: one.rank)
         put(self, "effect", effect)
+        put(self, "effect_name", effect.value)
+        names = [one.name for one in self.parameters if not one.injected]
+        put(self, "encoded_names", tuple((name, encode(name)) for name in names))
         put(self, "external", any(claim.external for claim in self.claims))
         put(self, "private", any(claim.private for claim in self.claims))
         put(self, "changes", effect is not Effect.READS)

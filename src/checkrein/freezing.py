@@ -233,7 +233,7 @@ def encode(value: Any) -> bytes:
     """Return the canonical bytes of a frozen value, as the module's docstring defines them."""
     kind = type(value)
     if kind is str:
-        text = value.encode("utf-8", "surrogatepass")
+        text = value.encode() if value.isascii() else value.encode("utf-8", "surrogatepass")
         return b"s%d:%b" % (len(text), text)
     if kind is int:
         return b"i%d;" % value

@@ -18,6 +18,7 @@ A permission names a resource and what it asks of the arguments. The rules:
 
 from __future__ import annotations
 
+import inspect
 import re
 import secrets
 import time
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from checkrein.calls import Call
     from checkrein.ports import Clock
 
+_MANY: Final = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 
@@ -291,7 +293,7 @@ class Grant:
         ['mail.inbox']
     """
 
-    __slots__ = ("_exact", "_plans", "_wild", "expires", "id", "not_before", "permissions")
+    __slots__ = ("_exact", "_wild", "expires", "id", "not_before", "permissions")
 
     def __init__(
         self,
@@ -323,7 +325,6 @@ class Grant:
         for place, one in enumerate(permissions):
             where = self._wild if one.wildcard else self._exact.setdefault(one.resource, [])
             where.append((place, one))
-        self._plans: dict[ToolFacts, Plan] = {}
 
     def good_at(self, now: float) -> bool:
         """Say whether the grant is good at *now*, in seconds since the epoch."""
@@ -331,22 +332,19 @@ class Grant:
             self.expires is None or now < self.expires
         )
 
-    def plan(self, facts: ToolFacts) -> Plan:
+    def steps(self, facts: ToolFacts) -> Steps:
         """Return, for each claim of a tool, what the permissions that cover it ask."""
-        plan = self._plans.get(facts)
-        if plan is None:
-            plan = self._plans[facts] = tuple(
-                (
-                    claim,
-                    tuple(
-                        Offer(self, place, claim, one, facts)
-                        for place, one in (*self._exact.get(claim.resource, ()), *self._wild)
-                        if one.covers(claim)
-                    ),
-                )
-                for claim in facts.claims
+        return tuple(
+            (
+                claim,
+                tuple(
+                    Offer(self, place, claim, one, facts)
+                    for place, one in (*self._exact.get(claim.resource, ()), *self._wild)
+                    if one.covers(claim)
+                ),
             )
-        return plan
+            for claim in facts.claims
+        )
 
     def __repr__(self) -> str:
         return f"Grant({', '.join(str(one) for one in self.permissions)}, id={self.id!r})"
@@ -452,38 +450,22 @@ class Offer:
         return normalised
 
 
-Plan = tuple[tuple[Claim, tuple[Offer, ...]], ...]
+Steps = tuple[tuple[Claim, tuple[Offer, ...]], ...]
 """The claims of a tool, each with the offers of one grant, or of a chain of them."""
 
 
-class Admission:
-    """How the grants answer a call.
-
-    Attributes:
-        call: the call, with normalised arguments.
-        offers: what admits it, one for each claim and grant.
-        refusal: why it is not admitted, ``None`` if it is.
-    """
-
-    __slots__ = ("call", "offers", "refusal")
-
-    def __init__(
-        self, call: Call, offers: Sequence[Offer], refusal: Refusal | None = None
-    ) -> None:
-        self.call = call
-        self.offers = offers
-        self.refusal = refusal
-
-
-def admit(plan: Plan, call: Call) -> Admission:
-    """Find an offer for every claim of *plan*.
+def admit(steps: Steps, call: Call) -> list[Offer]:
+    """Find an offer for every claim, and normalise the call on the way.
 
     The first offer normalises, the later ones meet its values. Constraints
     that look at the file system do so here, before anything is decided.
+
+    Raises:
+        Refusal: a claim finds no offer.
     """
-    arguments = call.arguments
+    before = arguments = call.arguments
     used: list[Offer] = []
-    for claim, offers in plan:
+    for claim, offers in steps:
         refusal: Refusal | None = None
         for offer in offers:
             try:
@@ -494,10 +476,10 @@ def admit(plan: Plan, call: Call) -> Admission:
                 used.append(offer)
                 break
         else:
-            return Admission(call, (), refusal or _missing(claim))
-    if arguments is not call.arguments:
-        call = call.with_arguments(arguments)
-    return Admission(call, used)
+            raise refusal or _missing(claim)
+    if arguments is not before:
+        call.normalise(arguments)
+    return used
 
 
 def _missing(claim: Claim) -> Refusal:
@@ -515,13 +497,16 @@ def _normalise_content(value: Untrusted[Any], normalise: Callable[[Any], Any]) -
 def is_default(facts: ToolFacts, name: str, value: Any) -> bool:
     """Say whether *value* is the developer's own constant for the parameter."""
     one = facts.by_name[name]
-    if value is one.default:
+    default = one.default
+    if value is default:
         return True
-    if one.kind in {one.kind.VAR_POSITIONAL, one.kind.VAR_KEYWORD}:
+    if one.kind in _MANY:
         return not value
-    if one.default is MISSING:
+    if default is MISSING:
         return False
+    if type(value) in ATOMS:
+        return type(default) is type(value) and bool(default == value)
     try:
-        return encode(freeze(one.default)) == encode(value)
+        return encode(freeze(default)) == encode(value)
     except Unfreezable:
         return False

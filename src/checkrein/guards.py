@@ -440,7 +440,10 @@ async def _aserve(mediation: Mediation, need: Need) -> Need | Done:
 
 def _persist(need: Persist) -> Failure | None:
     try:
-        (need.log.append if need.durable else need.log.enqueue)(need.event)
+        if need.durable:
+            need.log.append(need.event)
+        else:
+            need.log.enqueue(need.event)
     except Exception as error:  # noqa: BLE001 (whatever went wrong, it was not recorded)
         return Failure(type(error).__name__)
     return None

@@ -135,8 +135,7 @@ def mediate(
     if call is None:
         yield from _refuse_malformed(run, facts, frame, problem)
     admission = run.admit(call)
-    call = admission.call
-    ticket = run.ticket(admission)
+    ticket = run.ticket(admission) if admission.plan.budgeted else None
     try:
         decision = run.decide(admission, frame, ticket)
         approved: tuple[Finding, ...] = ()
@@ -145,7 +144,11 @@ def mediate(
             approved += decision.findings
             decision = run.decide(admission, frame, None, approved)
         if run.log is not None:
-            yield from _declare(run, run.log, call, approved)
+            # The intent; of what changes the world it has to be durable before the body runs.
+            intent = run.call_event("call.allowed", call, approved)
+            failure = yield Persist(run.log, intent, facts.wary)
+            if failure is not None:
+                raise _unrecordable(run, call, failure)
     except BaseException as error:
         if ticket is not None:
             ticket.give_back()
@@ -162,12 +165,14 @@ def mediate(
         else:
             result = run.commit(call, raw, inner, frame)
     except BaseException as error:
-        yield from _write(run, _outcome(run, call, _status(error), error, None, started))
+        yield from _write(run, run.outcome_event(call, _status(error), error, None, started))
         if isinstance(error, Left):
             return None
         raise
     if run.log is not None:
-        yield from _record(run, call, result, started)
+        failure = yield Persist(run.log, run.outcome_event(call, "done", None, result, started))
+        if failure is not None:
+            raise _unrecorded(run, call, failure, result)
     return result
 
 
@@ -260,21 +265,29 @@ def _deny(run: Run, call: Call, findings: tuple[Finding, ...]) -> Generator[Need
     )
 
 
-def _declare(
-    run: Run, log: Log, call: Call, approved: tuple[Finding, ...]
-) -> Generator[Need, Any, None]:
-    """Write the intent down; what changes the world waits until it is durable."""
-    intent = run.call_event("call.allowed", call, approved)
-    failure = yield Persist(log, intent, call.facts.wary)
-    if failure is not None:
-        run.lock("the log is unavailable")
-        logger.error("run %s: the log is unavailable (%s)", run.id, failure.error)
-        raise Denied(
-            f"{call.facts.name} was denied (log.unavailable): the intent could not be recorded",
-            rule="log.unavailable",
-            tool=call.facts.name,
-            call=call.id,
-        )
+def _unrecordable(run: Run, call: Call, failure: Failure) -> Denied:
+    _log_failed(run, failure)
+    return Denied(
+        f"{call.facts.name} was denied (log.unavailable): the intent could not be recorded",
+        rule="log.unavailable",
+        tool=call.facts.name,
+        call=call.id,
+    )
+
+
+def _unrecorded(run: Run, call: Call, failure: Failure, result: Any) -> Unrecorded:
+    _log_failed(run, failure)
+    return Unrecorded(
+        f"{call.facts.name} is done, and its outcome could not be recorded: do not retry",
+        result=result,
+        tool=call.facts.name,
+        call=call.id,
+    )
+
+
+def _log_failed(run: Run, failure: Failure) -> None:
+    logger.error("run %s: the log is unavailable (%s)", run.id, failure.error)
+    run.lock("the log is unavailable")
 
 
 def _not_run(run: Run, call: Call, error: BaseException) -> Generator[Need, Any, None]:
@@ -282,21 +295,7 @@ def _not_run(run: Run, call: Call, error: BaseException) -> Generator[Need, Any,
     if isinstance(error, Denied | GeneratorExit):
         return
     status = "suspended" if isinstance(error, control_flow()) else "cancelled"
-    yield from _write(run, _outcome(run, call, status, error, None, time.perf_counter()))
-
-
-def _record(
-    run: Run, call: Call, result: Any, started: float
-) -> Generator[Need, Any, None]:
-    """Write the outcome down. The effect stands even if that fails."""
-    failure = yield from _write(run, _outcome(run, call, "done", None, result, started))
-    if failure is not None:
-        raise Unrecorded(
-            f"{call.facts.name} is done, and its outcome could not be recorded: do not retry",
-            result=result,
-            tool=call.facts.name,
-            call=call.id,
-        )
+    yield from _write(run, run.outcome_event(call, status, error, None, time.perf_counter()))
 
 
 def _stream(
@@ -319,25 +318,10 @@ def _status(error: BaseException) -> str:
     return "raised" if isinstance(error, Exception) else "in doubt"
 
 
-def _outcome(
-    run: Run, call: Call, status: str, error: BaseException | None, result: Any, started: float
-) -> Event:
-    return run.event(
-        "call.outcome",
-        call=call.id,
-        status=status,
-        error="" if error is None or status == "closed" else type(error).__name__,
-        result="" if result is None else type(result).__name__,
-        ms=round((time.perf_counter() - started) * 1000, 3),
-    )
-
-
-def _write(run: Run, event: Event) -> Generator[Need, Any, Failure | None]:
+def _write(run: Run, event: Event) -> Generator[Need, Any, None]:
     """Write *event*; a log that fails locks the run, and the caller goes on."""
     if run.log is None:
-        return None
+        return
     failure: Failure | None = yield Persist(run.log, event)
     if failure is not None:
-        run.lock("the log is unavailable")
-        logger.error("run %s: the log is unavailable (%s)", run.id, failure.error)
-    return failure
+        _log_failed(run, failure)

@@ -200,8 +200,11 @@ class Evidence:
 
         A container is trusted by those who trust every part of it.
         """
-        if type(value) is str:
+        kind = type(value)
+        if kind is str:
             return self._text_trust(value)
+        if kind is int:
+            return self._tokens.get(f"n{value}", Trust.NONE)
         together = Trust.ALL
         for leaf in _leaves(value):
             if isinstance(leaf, str):

@@ -36,7 +36,6 @@ needs a constraint instead.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -321,7 +320,6 @@ _RULES: Final[tuple[tuple[Rule, Callable[[ToolFacts], bool]], ...]] = (
 )
 
 
-@functools.lru_cache(maxsize=4096)
 def rules_for(facts: ToolFacts) -> tuple[Rule, ...]:
     """Return the rules that concern a tool."""
     return tuple(rule for rule, concerns in _RULES if concerns(facts))
@@ -330,16 +328,19 @@ def rules_for(facts: ToolFacts) -> tuple[Rule, ...]:
 _ALLOWED: Final = Decision(Outcome.ALLOW)
 
 
-def decide(call: Call, view: RunView, approved: Sequence[Finding] = ()) -> Decision:
+def decide(
+    rules: Iterable[Rule], call: Call, view: RunView, approved: Sequence[Finding] = ()
+) -> Decision:
     """Ask every rule; the strongest finding wins.
 
     Args:
+        rules: those that concern the tool.
         call: the normalised call.
         view: the run as it is now.
         approved: findings that a person has seen and overruled.
     """
     findings: list[Finding] = []
-    for rule in rules_for(call.facts):
+    for rule in rules:
         found = rule(call, view)
         if found:
             findings += found

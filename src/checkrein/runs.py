@@ -33,10 +33,10 @@ from pydantic import TypeAdapter
 from checkrein.calls import Binder, Call, Malformed, open_call
 from checkrein.confirmations import Confirmation, Shown, Verdict, confirmation_digest
 from checkrein.errors import ConfigurationError, Denied, MisuseError
-from checkrein.events import describe_call
+from checkrein.events import loggable_arguments
 from checkrein.facts import TAINTED_RESOURCES, Effect, Resources, Returns, ToolFacts
 from checkrein.freezing import ATOMS, Unfreezable, encode, freeze
-from checkrein.grants import Admission, Grant, Plan, admit
+from checkrein.grants import Grant, Offer, Refusal, Steps, admit
 from checkrein.isolation import PROCESS_MARKS, RunMarks
 from checkrein.labels import Label, Origin, Source
 from checkrein.origins import Evidence, Piece, Trust, untrusted_in
@@ -50,6 +50,7 @@ from checkrein.rules import (
     Terms,
     decide,
     permission,
+    rules_for,
     standing,
     unauthorised,
 )
@@ -138,6 +139,40 @@ class Frame:
     ) -> None:
         """Record that a value was checked and is trusted from here on."""
         self.run.take_endorsement(label, value, reason=reason, tool=tool, parameter=parameter)
+
+
+class Plan:
+    """What a run has prepared for one tool: offers of its grants, rules that concern the tool."""
+
+    __slots__ = ("budgeted", "rules", "steps")
+
+    def __init__(self, chain: tuple[Grant, ...], facts: ToolFacts) -> None:
+        self.steps: Steps = tuple(step for grant in chain for step in grant.steps(facts))
+        self.rules = rules_for(facts)
+        self.budgeted = any(
+            offer.permission.times is not None for _, offers in self.steps for offer in offers
+        )
+
+
+class Admission:
+    """How the grants of a run answer one call.
+
+    Attributes:
+        call: the call, normalised.
+        plan: what was prepared for its tool.
+        offers: what admits it, one for each claim and grant.
+        refusal: why it is not admitted, ``None`` if it is.
+    """
+
+    __slots__ = ("call", "offers", "plan", "refusal")
+
+    def __init__(
+        self, call: Call, plan: Plan, offers: Sequence[Offer], refusal: Refusal | None = None
+    ) -> None:
+        self.call = call
+        self.plan = plan
+        self.offers = offers
+        self.refusal = refusal
 
 
 class Ticket:
@@ -243,7 +278,7 @@ class Run:
         self._salt = secrets.token_bytes(16)
         self._numbers = itertools.count()
         self._events = itertools.count()
-        self._calls = 0
+        self._allowed = itertools.count()
         self._chain: tuple[Grant, ...] = (grant,)
         self.line: tuple[Run, ...] = (self,)  # this run, then the ones it runs inside
         self._grant_ids = [grant.id]
@@ -360,7 +395,7 @@ class Run:
         }
 
     def _closing(self) -> dict[str, Any]:
-        return {"calls": self._calls, "exposed": self.exposed, "private": self.private}
+        return {"calls": next(self._allowed), "exposed": self.exposed, "private": self.private}
 
     @property
     def state(self) -> RunState:
@@ -531,17 +566,14 @@ class Run:
             one.name: None for one in facts.parameters[len(received) :] if one.injected
         } | arguments
         bound = spec.binder.bind(received, given)
-        frame = self._frame_here()
         try:
             call = open_call("", facts, bound, self._readable)
         except Malformed as problem:
             finding = Finding("call.malformed", Outcome.DENY, str(problem), problem.argument)
             return Decision(Outcome.DENY, (finding,))
         admission = self.admit(call)
-        decision = decide(admission.call, self._view(admission, frame))
-        return replace(
-            decision, permissions=tuple(str(one.permission) for one in admission.offers)
-        )
+        decision = self.decide(admission, self._frame_here(), None)
+        return replace(decision, permissions=tuple(str(one.permission) for one in admission.offers))
 
     def _frame_here(self) -> Frame:
         frame = ACTIVE.get()
@@ -560,9 +592,14 @@ class Run:
         Raises:
             Malformed: an argument is not what its parameter takes.
         """
-        number = f"{self.id}-{next(self._numbers)}"
-        parent = "" if frame.call is None else frame.call.id
-        call = open_call(number, facts, bound, self._readable, parent)
+        call = open_call(
+            f"{self.id}-{next(self._numbers)}",
+            facts,
+            bound,
+            self._readable,
+            "" if frame.call is None else frame.call.id,
+            self._salt,
+        )
         if call.returned and not self.exposed:
             self.expose(*{name for label in call.returned.values() for name in label.names})
         return call
@@ -572,21 +609,25 @@ class Run:
         return f"{self.id}-{next(self._numbers)}"
 
     def admit(self, call: Call) -> Admission:
-        """Ask every grant of the chain about *call*."""
+        """Ask every grant of the chain about *call*, and normalise it on the way."""
         plan = self._plans.get(call.facts)
         if plan is None:
-            plan = tuple(step for grant in self._chain for step in grant.plan(call.facts))
-            self._plans[call.facts] = plan
-        return admit(plan, call)
+            plan = self._plans[call.facts] = Plan(self._chain, call.facts)
+        try:
+            return Admission(call, plan, admit(plan.steps, call))
+        except Refusal as problem:
+            return Admission(call, plan, (), problem)
 
-    def ticket(self, admission: Admission) -> Ticket | None:
-        """Return a ticket for the budgets concerned, ``None`` if there are none."""
-        budgets: list[tuple[str, int]] | None = None
-        for offer in admission.offers:
-            limit = offer.permission.times
-            if limit is not None:
-                budgets = [*(budgets or ()), (offer.key, limit)]
-        return None if budgets is None else Ticket(self.store, budgets)
+    def ticket(self, admission: Admission) -> Ticket:
+        """Return a ticket for the budgets concerned."""
+        return Ticket(
+            self.store,
+            [
+                (offer.key, offer.permission.times)
+                for offer in admission.offers
+                if offer.permission.times is not None
+            ],
+        )
 
     def decide(
         self,
@@ -600,25 +641,28 @@ class Run:
         The view is one snapshot: state is replaced as a whole, evidence only grows,
         and a budget is taken or not in one step. So nothing has to be locked.
         """
-        decision = decide(admission.call, self._view(admission, frame), approved)
+        view = self._view(frame, admission.offers, admission.refusal)
+        decision = decide(admission.plan.rules, admission.call, view, approved)
         if ticket is None or decision.outcome is Outcome.DENY or ticket.reserve():
             return decision
         finding = Finding("permission.budget", Outcome.DENY, "the permission has no use left")
         return Decision(Outcome.DENY, (finding,))
 
-    def _view(self, admission: Admission | None, frame: Frame) -> RunView:
+    def _view(
+        self, frame: Frame, offers: Sequence[Offer] = (), refusal: Refusal | None = None
+    ) -> RunView:
         return RunView(
             self.clock(),
             self._state if self.parent is None else self.state,
             self._terms,
-            () if admission is None else admission.offers,
-            None if admission is None else admission.refusal,
+            offers,
+            refusal,
             None if frame.call is None else frame.tainted,
         )
 
     def still_open(self, call: Call) -> Finding | None:
         """Return what forbids a stream to go on, ``None`` for nothing."""
-        view = self._view(None, self._frame)
+        view = self._view(self._frame)
         return next(iter((*standing(call, view), *permission(call, view))), None)
 
     def is_tainted(self, call: Call, approved: Sequence[Finding] = ()) -> bool:
@@ -787,7 +831,7 @@ class Run:
 
     def _all_trusted(self, call: Call, outer: Frame) -> bool:
         """Say whether nobody untrusted can have chosen what the call was given."""
-        view = self._view(None, outer)  # a permission confines a value; it does not vouch for it
+        view = self._view(outer)  # a permission confines a value; it does not vouch for it
         if not view.wary:
             return True
         if call.facts.payload:
@@ -830,14 +874,43 @@ class Run:
     def call_event(self, kind: str, call: Call, findings: Iterable[Finding]) -> dict[str, Any]:
         """Return the entry about the decision on *call*."""
         if kind == "call.allowed":
-            with self._lock:
-                self._calls += 1
-        return self.event(
-            kind,
-            **describe_call(call, self.agent, self._salt, self._grant_ids),
-            findings=[{"rule": one.rule, "argument": one.argument} for one in findings],
-            exposed=self.exposed,
-        )
+            next(self._allowed)
+        facts = call.facts
+        return {
+            "v": 1,
+            "type": kind,
+            "time": int(self.clock() * 1e9),
+            "run": self.id,
+            "seq": next(self._events),
+            "call": call.id,
+            "agent": self.agent,
+            "tool": facts.name,
+            "effect": facts.effect_name,
+            "resource": facts.source,
+            "arguments": loggable_arguments(call.arguments),
+            "digest": call.digest.hex(),
+            "grants": self._grant_ids,
+            "parent": call.parent,
+            "findings": [{"rule": one.rule, "argument": one.argument} for one in findings],
+            "exposed": self._state.exposed,
+        }
+
+    def outcome_event(
+        self, call: Call, status: str, error: BaseException | None, result: Any, started: float
+    ) -> dict[str, Any]:
+        """Return the entry about what became of *call*."""
+        return {
+            "v": 1,
+            "type": "call.outcome",
+            "time": int(self.clock() * 1e9),
+            "run": self.id,
+            "seq": next(self._events),
+            "call": call.id,
+            "status": status,
+            "error": "" if error is None or status == "closed" else type(error).__name__,
+            "result": "" if result is None else type(result).__name__,
+            "ms": round((time.perf_counter() - started) * 1000, 3),
+        }
 
     def record(self, kind: str, /, *, durable: bool = False, **fields: Any) -> None:
         """Write an entry; raises what the log raises."""

@@ -160,11 +160,11 @@ class GroupCommit:
                 ticket.first += first
                 ticket.note = note
                 ticket.gate.release()
-            while self._waiting and self._waiting[0].note:
-                self._waiting.popleft()
             self._hand_over()
 
     def _hand_over(self) -> None:
+        while self._waiting and self._waiting[0].note:
+            self._waiting.popleft()
         self._led = bool(self._waiting)
         if self._waiting:
             self._waiting[0].leads = True

@@ -1,0 +1,368 @@
+"""The contract, and what is special, in LangChain: newest release, scripted model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from frameworks.needed import needed
+
+needed("langchain")
+
+from frameworks import tools  # noqa: E402 (skipped above if it cannot run)
+from frameworks.contract import (  # noqa: E402
+    Conversation,
+    FrameworkContract,
+    Host,
+    Told,
+    Turn,
+    Wish,
+    done,
+    mode,
+    wishes_of,
+)
+from frameworks.shapes import assert_fenced, letter  # noqa: E402
+from frameworks.tools import DONE, LETTER, Desk, open_run  # noqa: E402
+from langchain.agents import create_agent  # noqa: E402
+from langchain.agents.middleware import ToolErrorMiddleware, wrap_tool_call  # noqa: E402
+from langchain.tools import ToolRuntime, tool  # noqa: E402
+from langchain_core.language_models import BaseChatModel  # noqa: E402
+from langchain_core.messages import (  # noqa: E402
+    AIMessage,
+    BaseMessage,
+    ToolMessage,
+    messages_to_dict,
+)
+from langchain_core.outputs import ChatGeneration, ChatResult  # noqa: E402
+from langchain_core.runnables import RunnableConfig  # noqa: E402
+from langchain_core.tools import StructuredTool  # noqa: E402
+from langchain_core.utils.function_calling import convert_to_openai_tool  # noqa: E402
+from langgraph.checkpoint.memory import InMemorySaver  # noqa: E402
+from langgraph.errors import GraphInterrupt  # noqa: E402
+from langgraph.types import Command, interrupt  # noqa: E402
+from pydantic_core import to_json  # noqa: E402
+
+from checkrein import Untrusted, injected, reads, writes  # noqa: E402
+from checkrein.errors import Denied, MisuseError  # noqa: E402
+
+__all__ = ["mode"]
+
+
+@pytest.fixture(autouse=True)
+def _no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep everything in this process, whatever the environment asks for."""
+    for name in ("LANGSMITH_TRACING", "LANGCHAIN_TRACING_V2", "LANGSMITH_TRACING_V2"):
+        monkeypatch.setenv(name, "false")
+
+
+def told_in(messages: Sequence[BaseMessage]) -> list[Told]:
+    """Return the tool results in *messages*, as the model reads them."""
+    told = []
+    for message in messages:
+        if isinstance(message, ToolMessage):
+            assert type(message.content) is str
+            told.append(Told(message.name or "", message.content))
+    return told
+
+
+class Scripted(BaseChatModel):
+    """A chat model that does what a script says."""
+
+    turns: Any
+    schemas: dict[str, Any] = {}
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Sequence[Any], **more: Any) -> Scripted:
+        """Keep the schemas that a provider would be sent."""
+        for one in tools:
+            function = convert_to_openai_tool(one)["function"]
+            self.schemas[function.pop("name")] = function
+        return self
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **more: Any
+    ) -> ChatResult:
+        number = sum(isinstance(message, AIMessage) for message in messages)
+        wishes = wishes_of(self.turns, number, told_in(messages))
+        calls = [
+            {"name": wish.tool, "args": wish.arguments, "id": f"{number}.{place}"}
+            for place, wish in enumerate(wishes)
+        ]
+        message = AIMessage("" if calls else "done", tool_calls=calls)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _agenerate(self, messages: list[BaseMessage], *rest: Any, **more: Any) -> ChatResult:
+        return self._generate(messages)
+
+
+def _tell(error: Exception, _: Any) -> str | None:
+    return str(error) if isinstance(error, Denied) else None
+
+
+class LangChain(Host):
+    """Runs ``create_agent`` with a scripted chat model."""
+
+    def converse(
+        self,
+        offered: Sequence[Callable[..., Any]],
+        *turns: Turn,
+        awaited: bool = False,
+        tell_denials: bool = False,
+        config: Any = None,
+    ) -> Conversation:
+        """Let the scripted model take its turns."""
+        model = Scripted(turns=turns, schemas={})
+        agent = create_agent(
+            model,
+            tools=list(offered),
+            middleware=[ToolErrorMiddleware(_tell)] if tell_denials else [],
+        )
+        start = {"messages": [("user", "go on")]}
+        if awaited:
+            state = asyncio.run(agent.ainvoke(start, config))
+        else:
+            state = agent.invoke(start, config)
+        messages = state["messages"]
+        assert messages[-1].content == "done"
+        history = to_json(messages_to_dict(messages)).decode()
+        return Conversation(told_in(messages), model.schemas, history)
+
+
+HOST = LangChain()
+
+
+class TestLangChain(FrameworkContract):
+    """Everything in the contract."""
+
+    host = HOST
+
+
+# -- the framework's context ---------------------------------------------------------------------
+
+
+@writes("frameworks.context")
+def sign(runtime: Annotated[ToolRuntime, injected], text: Untrusted[str]) -> None:
+    """Sign a text."""
+    DONE.append(("sign", runtime.tool_call_id, text.reveal()))
+
+
+@writes("frameworks.context")
+async def asign(text: Untrusted[str], runtime: Annotated[ToolRuntime, injected]) -> None:
+    """Sign a text."""
+    DONE.append(("sign", runtime.tool_call_id, text.reveal()))
+
+
+@writes("frameworks.context")
+def configured(text: Untrusted[str], config: Annotated[RunnableConfig, injected]) -> None:
+    """Sign a text."""
+    DONE.append(("sign", config["configurable"]["thread_id"], text.reveal()))
+
+
+@pytest.mark.parametrize("bound", [False, True], ids=["bare", "bound"])
+@pytest.mark.parametrize("one", [sign, asign, configured], ids=lambda one: one.__name__)
+def test_the_runtime_is_injected_and_stays_out_of_the_schema(
+    one: Any, bound: bool, tmp_path: Path
+) -> None:
+    """A parameter declared injected is found by its plain type and goes through by identity."""
+    with open_run(tmp_path) as run:
+        talk = HOST.converse(
+            run.tools(one) if bound else [one],
+            [Wish(one.__name__, {"text": "hello"})],
+            awaited=one is asign,
+            config={"configurable": {"thread_id": "thread"}},
+        )
+    assert list(talk.schemas[one.__name__]["parameters"]["properties"]) == ["text"]
+    assert done("sign") == [("thread" if one is configured else "0.0", "hello")]
+
+
+# -- the framework's ways to make a tool ------------------------------------------------------------
+
+
+def test_the_frameworks_decorator_goes_on_top(tmp_path: Path) -> None:
+    """``@tool`` above the guard makes a tool of the guarded function."""
+
+    @tool
+    @writes("frameworks.context")
+    def shout(text: Untrusted[str]) -> None:
+        """Shout a text."""
+        DONE.append(("shout", text.reveal()))
+
+    with pytest.raises(Denied):
+        HOST.converse([shout], [Wish("shout", {"text": "hey"})])
+    assert DONE == []
+    with open_run(tmp_path):
+        HOST.converse([shout], [Wish("shout", {"text": "hey"})])
+    assert done("shout") == [("hey",)]
+
+
+def test_a_tool_made_of_a_bound_method_works(tmp_path: Path) -> None:
+    """``StructuredTool.from_function`` takes a guarded method."""
+    note = StructuredTool.from_function(Desk("dana").note)
+    with open_run(tmp_path):
+        HOST.converse([note], [Wish("note", {"text": "hey"})])
+    assert done("note") == [("dana", "hey")]
+
+
+def test_a_docstring_is_parsed_as_that_of_a_plain_function(tmp_path: Path) -> None:
+    """``parse_docstring=True`` finds the parameters that the docstring describes."""
+
+    @tool(parse_docstring=True)
+    @writes("frameworks.context")
+    def described(text: Untrusted[str]) -> None:
+        """Write it down.
+
+        Args:
+            text: what to write.
+        """
+
+    with open_run(tmp_path):
+        talk = HOST.converse([described])
+    parameters = talk.schemas["described"]["parameters"]
+    assert parameters["properties"] == {"text": {"type": "string", "description": "what to write."}}
+
+
+def test_a_tool_object_is_refused_where_a_function_belongs(tmp_path: Path) -> None:
+    """The guard above a ``StructuredTool`` would guard nothing: it says so at once."""
+    with pytest.raises(MisuseError, match="below the framework's own"):
+        reads("frameworks.inbox")(tool(tools.read_inbox))
+    with open_run(tmp_path) as run, pytest.raises(MisuseError, match="is not guarded"):
+        run.tools(tool(tools.read_inbox))
+
+
+def test_an_async_tool_is_not_run_by_a_sync_agent(tmp_path: Path) -> None:
+    """The framework has no way to await it, and says so; the guard let nothing through."""
+    with open_run(tmp_path), pytest.raises(NotImplementedError):
+        HOST.converse(tools.ASYNC, [Wish("aread_inbox")])
+    assert DONE == []
+
+
+def test_a_tool_called_by_hand_keeps_the_wrapper(tmp_path: Path) -> None:
+    """``tool.invoke`` outside of an agent returns to Python code, which gets the wrapper."""
+    with open_run(tmp_path):
+        result = tool(tools.read_inbox).invoke({"folder": "INBOX"})
+        assert type(result) is Untrusted
+        assert result.map(lambda text: text == LETTER).reveal(reason="a test") is True
+
+
+# -- control flow and sentinels ---------------------------------------------------------------------
+
+
+def test_an_interrupt_pauses_the_graph_and_the_body_runs_again(tmp_path: Path) -> None:
+    """``interrupt`` in a guarded body is the framework's business; the guard lets it pass."""
+
+    @writes("frameworks.context")
+    def careful(text: Untrusted[str]) -> str:
+        """Ask before writing."""
+        DONE.append(("started",))
+        answer = interrupt({"may I": "write?"})
+        DONE.append(("careful", answer, text.reveal()))
+        return "written"
+
+    agent = create_agent(
+        Scripted(turns=([Wish("careful", {"text": "hey"})],), schemas={}),
+        tools=[careful],
+        checkpointer=InMemorySaver(),
+    )
+    config: Any = {"configurable": {"thread_id": "1"}}
+    with open_run(tmp_path):
+        paused = agent.invoke({"messages": [("user", "go on")]}, config)
+        assert [one.value for one in paused["__interrupt__"]] == [{"may I": "write?"}]
+        assert done("careful") == []
+        state = agent.invoke(Command(resume="yes"), config)
+    assert done("careful") == [("yes", "hey")]
+    assert DONE.count(("started",)) == 2
+    assert state["messages"][-1].content == "done"
+
+
+def test_the_interrupt_is_the_one_that_the_body_raised(tmp_path: Path) -> None:
+    """Middleware around the tool gets the very exception object."""
+    signal = GraphInterrupt(())
+    seen: list[BaseException] = []
+
+    @wrap_tool_call
+    def watch(request: Any, handler: Any) -> Any:
+        try:
+            return handler(request)
+        except GraphInterrupt as error:
+            seen.append(error)
+            return ToolMessage("stopped", tool_call_id=request.tool_call["id"])
+
+    @reads("frameworks.context")
+    def signalling() -> str:
+        """Raise what the framework understands."""
+        raise signal
+
+    agent = create_agent(
+        Scripted(turns=([Wish("signalling")],), schemas={}), tools=[signalling], middleware=[watch]
+    )
+    with open_run(tmp_path):
+        agent.invoke({"messages": [("user", "go on")]})
+    assert len(seen) == 1
+    assert seen[0] is signal
+
+
+def test_a_command_goes_through_unchanged(tmp_path: Path) -> None:
+    """A ``Command`` that a tool returns steers the graph as it would without the guard."""
+    returned: list[Any] = []
+
+    @reads("frameworks.context")
+    def steering(runtime: Annotated[ToolRuntime, injected]) -> Command[Any]:
+        """Return what the framework understands."""
+        message = ToolMessage("steered", tool_call_id=runtime.tool_call_id)
+        returned.append(Command(update={"messages": [message]}))
+        return returned[-1]
+
+    @wrap_tool_call
+    def watch(request: Any, handler: Any) -> Any:
+        result = handler(request)
+        assert result is returned[-1]
+        return result
+
+    agent = create_agent(
+        Scripted(turns=([Wish("steering")],), schemas={}), tools=[steering], middleware=[watch]
+    )
+    with open_run(tmp_path):
+        state = agent.invoke({"messages": [("user", "go on")]})
+    assert [one.text for one in told_in(state["messages"])] == ["steered"]
+
+
+def test_content_and_artifact_stay_apart(tmp_path: Path) -> None:
+    """With ``content_and_artifact`` the model reads fenced content, and the run is exposed."""
+
+    @tool(response_format="content_and_artifact")
+    @reads("frameworks.context")
+    def both() -> tuple[Untrusted[str], Any]:
+        """Return content for the model and an artifact for the application."""
+        content = letter()
+        return content, content
+
+    with open_run(tmp_path) as run:
+        talk = HOST.converse([both], [Wish("both")])
+        assert run.exposed
+    assert_fenced(talk.told[0].text)
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["invoke", "stream"])
+def test_the_run_counts_in_which_the_agent_is_iterated(streamed: bool, tmp_path: Path) -> None:
+    """A stream that was made inside a run and read after it finds no run."""
+    agent = create_agent(
+        Scripted(turns=([Wish("read_inbox")],), schemas={}), tools=list(tools.SYNC)
+    )
+    start = {"messages": [("user", "go on")]}
+    if not streamed:
+        with open_run(tmp_path):
+            agent.invoke(start)
+        assert done("read_inbox") == [("INBOX",)]
+        return
+    with open_run(tmp_path):
+        stream = agent.stream(start)
+    with pytest.raises(Denied) as caught:
+        list(stream)
+    assert caught.value.rule == "run.none"
+    assert DONE == []
