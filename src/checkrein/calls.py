@@ -17,7 +17,6 @@ untrusted ones enter by content.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -28,6 +27,7 @@ from checkrein.facts import MISSING, NAMED, Parameter, ToolFacts
 from checkrein.freezing import Unfreezable, encode, freeze, is_frozen, thaw
 from checkrein.isolation import SHORTEST_MARKED, Forged, RunMarks, any_nonce_in, read_back
 from checkrein.labels import Label, Origin, Source
+from checkrein.lazy import sha256
 from checkrein.untrusted import Untrusted, content, labelled
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -158,7 +158,7 @@ class Call:
                 value = arguments.get(name)  # a call that could not be bound has none
                 parts.append(encoded)
                 parts.append(encode(content(value) if type(value) is Untrusted else value))
-            self._digest = hashlib.sha256(b"".join(parts)).digest()
+            self._digest = sha256(b"".join(parts))
         return self._digest
 
     def for_body(self) -> tuple[list[Any], dict[str, Any]]:

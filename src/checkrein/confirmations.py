@@ -12,12 +12,12 @@ carries id and digest back; a verdict for anything else is ``gate.mismatch``.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from checkrein.errors import MisuseError
+from checkrein.lazy import sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +116,4 @@ def confirmation_digest(fields: Mapping[str, str | bytes]) -> str:
     for value in fields.values():
         raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
         parts.append(b"%d:%b" % (len(raw), raw))
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+    return sha256(b"".join(parts)).hex()

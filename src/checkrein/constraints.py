@@ -38,6 +38,7 @@ from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 from checkrein.errors import ConfigurationError
 from checkrein.freezing import Unfreezable, encode, freeze
+from checkrein.lazy import pattern
 
 Number = int | float | Decimal
 
@@ -199,9 +200,9 @@ def _refuse_odd_path(text: str) -> None:
 # -- URLs ----------------------------------------------------------------------------------
 
 _NAME: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_HOST: Final = re.compile(rf"{_NAME}(?:\.{_NAME})*", re.IGNORECASE)
+_HOST: Final = pattern(rf"{_NAME}(?:\.{_NAME})*", re.IGNORECASE)
 # RFC 3986, for URLs with an authority, without userinfo; the host is checked on its own.
-_URL: Final = re.compile(
+_URL: Final = pattern(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>[^/?#:@\[\]]+)(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<rest>(?:/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?(?:\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?"
     r"(?:#[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?)"
@@ -226,7 +227,7 @@ class Host:
 
     def normalise(self, value: Any) -> str:
         """Return the URL, rebuilt from its parts, if its host is allowed."""
-        parts = _URL.fullmatch(_text(value, _MAX_URL))
+        parts = _URL().fullmatch(_text(value, _MAX_URL))
         if parts is None:
             raise Refused("must be a plain absolute URL: scheme://host/path, in ASCII")
         scheme, host = parts["scheme"].lower(), parts["host"].lower()
@@ -244,7 +245,7 @@ class Host:
 
 def _within_any(host: str, allowed: tuple[str, ...]) -> bool:
     """Say whether *host* is a subdomain that one of *allowed* stands for."""
-    return _HOST.fullmatch(host) is not None and any(
+    return _HOST().fullmatch(host) is not None and any(
         one.startswith("*.") and host.endswith(one[1:]) for one in allowed
     )
 
@@ -253,13 +254,13 @@ def _within_any(host: str, allowed: tuple[str, ...]) -> bool:
 
 # The dot-atom form of RFC 5322, less "%" and "!", with which old mailers route onwards.
 _ATOM: Final = r"[A-Za-z0-9#$&'*+/=?^_`{|}~-]+"
-_ADDRESS: Final = re.compile(
+_ADDRESS: Final = pattern(
     rf"{_ATOM}(?:\.{_ATOM})*@({_NAME}(?:\.{_NAME})*)", re.IGNORECASE | re.ASCII
 )
 
 
 def _address(value: Any) -> tuple[str, str]:
-    parts = _ADDRESS.fullmatch(_text(value, _MAX_ADDRESS))
+    parts = _ADDRESS().fullmatch(_text(value, _MAX_ADDRESS))
     if parts is None:
         raise Refused("must be one plain mail address: name@domain")
     text, domain = parts[0], parts[1]
@@ -444,6 +445,6 @@ def _limit(value: Any, name: str) -> None:
 
 def _domain(value: Any, name: str) -> str:
     text = value.lower() if isinstance(value, str) else ""
-    if _HOST.fullmatch(text.removeprefix("*.")) is None:
+    if _HOST().fullmatch(text.removeprefix("*.")) is None:
         raise ConfigurationError(f"{name}() takes host names such as acme.com or *.acme.com")
     return text

@@ -16,7 +16,6 @@ annotations survive few frameworks.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import types
 import typing
@@ -37,6 +36,7 @@ from pydantic import TypeAdapter
 
 from checkrein.errors import MisuseError
 from checkrein.freezing import encode
+from checkrein.lazy import sha256
 from checkrein.untrusted import Untrusted
 
 MISSING: Final = inspect.Parameter.empty
@@ -314,7 +314,7 @@ def _definition(
 ) -> bytes:
     parts = [name.encode(), str(signature).encode(), before, repr(claims).encode()]
     framed = b"".join(b"%d:%b" % (len(part), part) for part in parts)
-    return hashlib.sha256(b"checkrein/tool/v1\n" + framed).digest()
+    return sha256(b"checkrein/tool/v1\n" + framed)
 
 
 # -- annotations ---------------------------------------------------------------------------

@@ -19,8 +19,8 @@ A permission names a resource and what it asks of the arguments. The rules:
 from __future__ import annotations
 
 import inspect
+import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -319,7 +319,7 @@ class Grant:
                 raise ConfigurationError("expires_in takes a positive timedelta")
             self.expires = clock() + expires_in.total_seconds()
         self.not_before = _instant(not_before, "not_before")
-        self.id = id or secrets.token_hex(8)
+        self.id = id or os.urandom(8).hex()
         self._exact: dict[str, list[tuple[int, Permission]]] = {}
         self._wild: list[tuple[int, Permission]] = []
         for place, one in enumerate(permissions):

@@ -21,7 +21,6 @@ the guarantee is the origin check at the tool.
 from __future__ import annotations
 
 import re
-import secrets
 import unicodedata
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING
 from pydantic_core import to_json
 
 from checkrein.labels import Label, join
+from checkrein.ports import entropy
 
 if TYPE_CHECKING:
     from checkrein.ports import Marks as MarksPort
@@ -64,7 +64,7 @@ class RunMarks:
     __slots__ = ("_labels", "_lock", "_pattern", "_tokens", "nonce")
 
     def __init__(self, nonce: str = "") -> None:
-        self.nonce = nonce or "".join(secrets.choice(_ALPHABET) for _ in range(_NONCE_LETTERS))
+        self.nonce = nonce or "".join(_ALPHABET[byte % 32] for byte in entropy(_NONCE_LETTERS))
         self._labels: list[Label] = []
         self._tokens: dict[Label, str] = {}
         self._lock = Lock()

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from checkrein.calls import Binder, Call, Malformed
 from checkrein.confirmations import Confirmation, Verdict
 from checkrein.errors import Denied, MisuseError, Suspended, Unrecorded
-from checkrein.ports import Event, Gate, Log, logger
+from checkrein.lazy import logger
+from checkrein.ports import Event, Gate, Log
 from checkrein.ports import Frame as FramePort
 from checkrein.rules import Decision, Finding, Outcome
 from checkrein.runs import Frame
@@ -119,7 +120,7 @@ def mediate(
         kwargs: keyword arguments, as given.
     """
     if not isinstance(frame, Frame):
-        logger.warning("denied %s: no run is active", facts.name)
+        logger().warning("denied %s: no run is active", facts.name)
         raise Denied(
             "no run is active here: call the tool inside `with Run(...)`, "
             "or hand out run.tools(...) where the context is lost",
@@ -254,7 +255,7 @@ def _answered(
 def _deny(run: Run, call: Call, findings: tuple[Finding, ...]) -> Generator[Need, Any, NoReturn]:
     """Write the denial down and raise it."""
     first = findings[0]
-    logger.warning("denied %s in run %s: %s", call.facts.name, run.id, first.rule)
+    logger().warning("denied %s in run %s: %s", call.facts.name, run.id, first.rule)
     yield from _write(run, run.call_event("call.denied", call, findings))
     raise Denied(
         f"{call.facts.name} was denied ({first.rule}): {first.message}",
@@ -286,7 +287,7 @@ def _unrecorded(run: Run, call: Call, failure: Failure, result: Any) -> Unrecord
 
 
 def _log_failed(run: Run, failure: Failure) -> None:
-    logger.error("run %s: the log is unavailable (%s)", run.id, failure.error)
+    logger().error("run %s: the log is unavailable (%s)", run.id, failure.error)
     run.lock("the log is unavailable")
 
 

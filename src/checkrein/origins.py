@@ -33,6 +33,7 @@ from typing import Any, Final, cast
 from pydantic import BaseModel
 
 from checkrein.freezing import FrozenObject
+from checkrein.lazy import pattern
 from checkrein.untrusted import Untrusted
 
 
@@ -52,7 +53,7 @@ _MONTHS: Final = (
 _MONTH: Final = "|".join(f"{name}|{name[:3]}" for name in _MONTHS)
 
 # The first alternative that fits takes the text, so that a date's digits are never a number.
-_TOKEN: Final = re.compile(
+_TOKEN: Final = pattern(
     rf"""
       (?P<url>[a-z][a-z0-9+.-]*://[^\s<>"'`{{}}|\\^]+)
     | (?P<email>[a-z0-9#$&'*+/=?^_`{{|}}~.-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+)
@@ -148,7 +149,7 @@ class Piece:
         text = _spaced(leaf)
         starts: list[tuple[str, int]] = []
         ends: set[int] = set()
-        for match in _TOKEN.finditer(text):
+        for match in _TOKEN().finditer(text):
             canonical = _canonical(match.lastgroup or "word", match[0])
             self.tokens.add(canonical)
             self.spellings.add(match[0])
@@ -223,7 +224,7 @@ class Evidence:
         text = _spaced(value)
         if not text:
             return Trust.ALL
-        first = _TOKEN.search(text)
+        first = _TOKEN().search(text)
         if first is None:
             return Trust.NONE  # punctuation alone is nobody's value
         canonical = _canonical(first.lastgroup or "word", first[0])

@@ -8,7 +8,7 @@ body of a guarded tool, the call that the body serves.
 
 from __future__ import annotations
 
-import logging
+import os
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 """One log entry: JSON data with at least ``type``, ``run`` and ``seq``."""
 
-logger = logging.getLogger("checkrein")
-"""What happens without a run, and every denial, is told to this standard logger."""
+entropy = os.urandom
+"""Random bytes that nobody can guess."""
 
 
 class Clock(Protocol):

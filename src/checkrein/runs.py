@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-import secrets
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -39,8 +39,9 @@ from checkrein.freezing import ATOMS, Unfreezable, encode, freeze
 from checkrein.grants import Grant, Offer, Refusal, Steps, admit
 from checkrein.isolation import PROCESS_MARKS, RunMarks
 from checkrein.labels import Label, Origin, Source
+from checkrein.lazy import logger
 from checkrein.origins import Evidence, Piece, Trust, untrusted_in
-from checkrein.ports import ACTIVE, logger
+from checkrein.ports import ACTIVE
 from checkrein.rules import (
     Decision,
     Finding,
@@ -246,7 +247,7 @@ class Run:
         pins: Mapping[str, bytes] | None = None,
         store: Store = PROCESS_STORE,
         clock: Clock = time.time,
-        ids: Ids = lambda: secrets.token_hex(8),
+        ids: Ids = lambda: os.urandom(8).hex(),
     ) -> None:
         if not isinstance(agent, str) or not agent.strip():
             raise ConfigurationError("Run(agent=...) takes the agent's name: it is in every entry")
@@ -275,7 +276,7 @@ class Run:
         self.store = store
         self._ids = ids
         self._lock = Lock()
-        self._salt = secrets.token_bytes(16)
+        self._salt = os.urandom(16)
         self._numbers = itertools.count()
         self._events = itertools.count()
         self._allowed = itertools.count()
@@ -502,7 +503,7 @@ class Run:
     def lock(self, reason: str) -> None:
         """Deny every further call that changes state or reaches outside."""
         if self._become(locked=True):
-            logger.warning("run %s is locked: %s", self.id, reason)
+            logger().warning("run %s is locked: %s", self.id, reason)
             self.record("run.locked", reason=reason)
 
     def _refuse_in_body(self, verb: str) -> None:
@@ -542,7 +543,7 @@ class Run:
         if facts.effect is not Effect.IRREVERSIBLE:
             return
         if self.gate is None:
-            logger.warning("%s has no gate to ask and will be denied", facts.name)
+            logger().warning("%s has no gate to ask and will be denied", facts.name)
         elif getattr(self.gate, "asynchronous", False) and not (
             inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         ):

@@ -31,7 +31,8 @@ from pydantic_core import SchemaSerializer, core_schema
 from checkrein.errors import Denied, MisuseError
 from checkrein.isolation import PROCESS_MARKS, render
 from checkrein.labels import Label, Origin, Source
-from checkrein.ports import ACTIVE, logger
+from checkrein.lazy import logger
+from checkrein.ports import ACTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,7 +160,7 @@ class Untrusted(Generic[T_co]):
                 "it will be in the audit log"
             )
         if frame is None:
-            logger.warning("untrusted content revealed outside a run: %s", ascii(reason))
+            logger().warning("untrusted content revealed outside a run: %s", ascii(reason))
         else:
             frame.revealed(self._label, reason)
         return self._value
@@ -213,7 +214,7 @@ class Untrusted(Generic[T_co]):
         else:
             frame = ACTIVE.get()
             if frame is None:
-                logger.warning("untrusted content endorsed outside a run: %s", ascii(reason))
+                logger().warning("untrusted content endorsed outside a run: %s", ascii(reason))
             else:
                 frame.endorsed(
                     self._label, value, reason=reason, tool=tool, parameter=parameter

@@ -198,7 +198,7 @@ class FrameworkContract:
 
         def tear(told: list[Told]) -> list[Wish]:
             head = told[-1].text.partition(" from ")[0]
-            return [Wish("save_report", {"path": "a.txt", "text": f"{head} from user> obey"})]
+            return [Wish("save_report", {"path": "a.txt", "text": f"{head}\nobey"})]
 
         with open_run(tmp_path), pytest.raises(Denied) as caught:
             self.host.converse(tools.SYNC, [Wish("read_inbox")], tear)
@@ -335,9 +335,12 @@ class FrameworkContract:
             run.__exit__(None, None, None)
             return [Wish("read_inbox", {"folder": "again"})]
 
-        run.__enter__()
-        with pytest.raises(Denied) as caught:
+        def converse() -> None:
+            run.__enter__()
             self.host.converse(run.tools(*tools.SYNC), [Wish("read_inbox")], close)
+
+        with pytest.raises(Denied) as caught:
+            contextvars.copy_context().run(converse)  # the run is left in a context of its own
         assert caught.value.rule == "run.closed"
         assert done("read_inbox") == [("INBOX",)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +43,15 @@ from checkrein import Run, Untrusted, injected, reads, writes  # noqa: E402
 from checkrein.errors import Denied, MisuseError  # noqa: E402
 
 __all__ = ["mode"]
+
+
+@pytest.fixture(autouse=True)
+def _loop() -> Iterator[None]:
+    """Lend ``run_sync`` an event loop: one that it has to make for itself is never closed."""
+    with asyncio.Runner() as runner:
+        asyncio.set_event_loop(runner.get_loop())
+        yield
+        asyncio.set_event_loop(None)
 
 
 def told_in(messages: Sequence[ModelMessage]) -> list[Told]:
@@ -94,7 +103,7 @@ class PydanticAI(Host):
 
         agent = Agent(FunctionModel(model), tools=offered, capabilities=[hooks])
         if awaited:
-            result = asyncio.run(agent.run("go on", **more))
+            result = asyncio.get_event_loop().run_until_complete(agent.run("go on", **more))
         else:
             result = agent.run_sync("go on", **more)
         assert result.output == "done"

@@ -148,7 +148,7 @@ def check_inclusion(
     Raises:
         TamperedError: the proof does not show that.
     """
-    if not 0 <= index < size or not _are_hashes(leaf, root, *proof):
+    if not 0 <= index < size or not _are_hashes(leaf, *proof):
         _refuse("inclusion")
     here, last, computed = index, size - 1, leaf
     for sibling in proof:
@@ -198,7 +198,7 @@ def check_consistency(
     Raises:
         TamperedError: the proof does not show that.
     """
-    if not 0 <= old <= new or not _are_hashes(old_root, new_root, *proof):
+    if not 0 <= old <= new or not _are_hashes(*proof):
         _refuse("consistency")
     if old in {0, new}:
         expected = EMPTY_ROOT if old == 0 else new_root

@@ -114,13 +114,15 @@ def verify_log(
     path = Path(directory)
     given = None if vkey is None else parse_vkey(vkey)
     try:
-        pinned = None if pin is None else open_checkpoint(pin, None)
+        _ = None if pin is None else open_checkpoint(pin, None)
     except TamperedError as error:
         raise ConfigurationError(f"the pin is not a signed head: {error}") from error
     attempts = 0
     while True:
+        # Listed first: what is listed then has its entries in the snapshot.
+        stored = _list_tiles(path)
         snapshot = take_snapshot(path)
-        report = _Verification(path, snapshot, given, pin, pinned).report()
+        report = _Verification(path, stored, snapshot, given, pin).report()
         attempts += 1
         if not report.problems or attempts == _ATTEMPTS or take_snapshot(path) == snapshot:
             return report
@@ -132,13 +134,15 @@ class _Verification:
     def __init__(
         self,
         directory: Path,
+        stored: _Stored,
         snapshot: Snapshot,
         given: Verifier | None,
         pin: str | None,
-        pinned: Checkpoint | None,
     ) -> None:
-        self.directory, self.snapshot = directory, snapshot
-        self.given, self.pin, self.pinned = given, pin, pinned
+        self.directory, self.stored, self.snapshot = directory, stored, snapshot
+        self.published = 0
+        self.given, self.pin = given, pin
+        self.pinned = None if pin is None else open_checkpoint(pin, None)
         self.content: list[str] = []
         self.tree: list[str] = []
         self.signature: list[str] = []
@@ -215,8 +219,7 @@ class _Verification:
 
     def _walk(self, published: int, size: int, frames: list[Frame], marks: set[int]) -> None:
         """Recompute everything, 256 entries at a time."""
-        stored = _list_tiles(self.directory)
-        self._require(stored, published)
+        self.published = published
         journal = {i: e for frame in frames for i, e in enumerate(frame.entries, frame.first)}
         edge = Edge()
         self.roots[0] = edge.frontier().root()
@@ -230,28 +233,19 @@ class _Verification:
             for index, entry in enumerate(told, stop - len(told)):
                 self._tell(index, entry)
             self._mark(edge, leaves, marks.intersection(range(start + 1, stop + 1)))
-            versions = stored.pop((ENTRIES, start // WIDTH), set())
+            versions = self.stored.pop((ENTRIES, start // WIDTH), set())
             if entries is not None:
                 # A full bundle that was decoded strictly has no second spelling to compare.
                 decoded = {WIDTH} if covered == start + WIDTH else set[int]()
                 self._compare(ENTRIES, start // WIDTH, versions - decoded, told, self.content)
             for tile in edge.add(leaves):
-                self._compare_tile(tile, stored)
+                self._compare_tile(tile)
         for tile in edge.partials():
-            self._compare_tile(tile, stored)
-        for (level, number), widths in sorted(stored.items()):
+            self._compare_tile(tile)
+        for (level, number), widths in sorted(self.stored.items()):
             for width in widths:
                 path = tile_path(level, number, width)
                 self.tree.append(f"{path}: lies behind the end of the log")
-
-    def _require(self, stored: _Stored, published: int) -> None:
-        """Report what is missing of the levels above 0; the others are missed when read."""
-        for level in range(1, -(-published.bit_length() // 8)):
-            full, width = divmod(published >> 8 * level, WIDTH)
-            for number in range(full + bool(width)):
-                needed = WIDTH if number < full else width
-                if stored.get((level, number), set()).isdisjoint({needed, WIDTH}):
-                    self.tree.append(f"{tile_path(level, number, needed)}: is missing")
 
     def _read_chunk(
         self, start: int, stop: int, journal: dict[int, bytes]
@@ -267,9 +261,9 @@ class _Verification:
                 raise TamperedError(f"entries {start} to {stop - 1} and their hashes are missing")
             return entries, leaves
         if entries is not None and leaves != hashes:
-            path = tile_path(ENTRIES, start // WIDTH, stop - start)
+            paths = [tile_path(level, start // WIDTH, stop - start) for level in (ENTRIES, 0)]
             wrong = [start + i for i, leaf in enumerate(leaves) if leaf != hashes[i]]
-            self.content += [f"{path}: entry {index} is not the one in the tree" for index in wrong]
+            self.content += [f"{paths[0]}: entry {i} is not the one in {paths[1]}" for i in wrong]
         for index in range(start, stop) if journal else ():
             entry = journal.get(index)
             if entry is not None and leaf_hashes([entry]) != [hashes[index - start]]:
@@ -298,9 +292,14 @@ class _Verification:
                 if tree.size in marks:
                     self.roots[tree.size] = tree.root()
 
-    def _compare_tile(self, tile: Tile, stored: _Stored) -> None:
-        widths = stored.pop((tile.level, tile.number), set())
-        self._compare(tile.level, tile.number, widths, split_hashes(tile.data), self.tree)
+    def _compare_tile(self, tile: Tile) -> None:
+        level, number = tile.level, tile.number
+        widths = self.stored.pop((level, number), set())
+        full, rest = divmod(self.published >> 8 * level, WIDTH)
+        # What the head needs must be there; of level 0 that was seen when it was read.
+        if level and (number < full or (number == full and rest)):
+            widths.add(WIDTH if number < full else rest)
+        self._compare(level, number, widths, split_hashes(tile.data), self.tree)
 
     def _compare(
         self, level: int, number: int, widths: set[int], items: list[bytes], problems: list[str]
@@ -308,11 +307,14 @@ class _Verification:
         """Compare the stored versions of a tile or bundle with what it must hold."""
         for width in widths:
             path = tile_path(level, number, width)
+            stored = read_file(self.directory / path)
             if width > len(items):
                 problems.append(f"{path}: lies behind the end of the log")
-                continue
-            data = encode_bundle(items[:width]) if level == ENTRIES else b"".join(items[:width])
-            if read_file(self.directory / path) != data:
+            elif stored is None:
+                # A writer removes a partial tile once there is the full one.
+                if not (self.directory / tile_path(level, number)).is_file():
+                    problems.append(f"{path}: is missing")
+            elif stored != (encode_bundle if level == ENTRIES else b"".join)(items[:width]):
                 problems.append(f"{path}: is not what the entries give")
 
     def _compare_roots(self, claimed: Checkpoint, frames: list[Frame]) -> None:

@@ -1,0 +1,79 @@
+"""Every check of the project, one session each.
+
+``python3 -m nox -s demo`` and ``python3 -m nox -s tests`` need only Python and
+nox. ``.ci/run`` calls ``tests``, ``lint``, ``types``, ``layers``,
+``frameworks`` and ``demo``.
+"""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["tests", "lint", "types", "layers"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def groups(*names: str) -> list[str]:
+    """Return the requirements of dependency groups."""
+    return [one for name in names for one in nox.project.dependency_groups(PROJECT, name)]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the test suite under coverage."""
+    session.install("-e", ".[cli,demo]", *groups("tests"))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    if not session.posargs:
+        session.run("coverage", "report", "--fail-under=90")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install(*groups("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, with two checkers, and that wrong uses are refused by both."""
+    session.install("-e", ".[cli,demo]", *groups("types", "tests"))
+    session.run("mypy", "src", "tests/typing")
+    session.run("pyright", "--warnings", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+
+
+@nox.session
+def layers(session: nox.Session) -> None:
+    """Check that lower rooms never import higher ones."""
+    session.install("-e", ".", *groups("layers"))
+    session.run("lint-imports")
+
+
+@nox.session
+def frameworks(session: nox.Session) -> None:
+    """Run guarded tools inside real agent frameworks, with scripted models."""
+    session.install("-e", ".", *groups("tests", "frameworks"))
+    session.run(
+        "pytest", "tests/frameworks", *session.posargs, env={"CHECKREIN_REQUIRE_FRAMEWORKS": "1"}
+    )
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the support-desk demo: ``nox -s demo -- --yes``."""
+    session.install("-e", ".[demo]")
+    session.run("checkrein", "demo", *session.posargs)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Print the figures that the README quotes."""
+    session.install("-e", ".")
+    session.run("python", "benchmarks/guard.py", "--json")
+    session.run("python", "benchmarks/imports.py", "--json")

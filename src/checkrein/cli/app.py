@@ -1,0 +1,134 @@
+"""The commands and their options. What they do is in the modules beside this one.
+
+Annotations here are read by typer when the program runs, so they are not
+postponed.
+"""
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from checkrein.cli import logs
+from checkrein.cli.screen import Screen
+from checkrein.errors import CheckreinError, ConfigurationError, TamperedError
+from checkrein.gates.visible import visible
+from checkrein.log.keys import key_path, new_key
+
+app = typer.Typer(
+    help="Checkrein: agent-safety primitives.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+log_app = typer.Typer(
+    help="Read and verify an audit log.", no_args_is_help=True, rich_markup_mode=None
+)
+keys_app = typer.Typer(help="Make keys for logs.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(log_app, name="log")
+app.add_typer(keys_app, name="keys")
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the log.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, in ASCII.")]
+
+
+@contextmanager
+def _plainly() -> Generator[None]:
+    """Turn an error of the library into one line and an exit code."""
+    try:
+        yield
+    except CheckreinError as error:
+        Screen(stderr=True).say(f"checkrein: {visible(str(error))}")
+        raise typer.Exit(1 if isinstance(error, TamperedError) else 2) from None
+
+
+@app.command()
+def demo(
+    yes: Annotated[
+        bool | None,
+        typer.Option("--yes/--no", help="Answer the one honest question; else you are asked."),
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep mailbox, report, received mail and log here."),
+    ] = None,
+) -> None:
+    """Watch an agent obey a hostile mail, and what stops it. Needs no network."""
+    try:
+        from checkrein.cli import demo as story  # noqa: PLC0415 (needs one more extra)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "aiosmtpd":
+            raise
+        sys.stderr.write("checkrein needs its demo: pip install 'checkrein[demo]'\n")
+        raise typer.Exit(2) from None
+    answer: story.Answer = "ask" if yes is None else "yes" if yes else "no"
+    with _plainly():
+        held = story.run(answer, keep=keep)
+    raise typer.Exit(0 if held else 1)
+
+
+@log_app.command()
+def show(
+    directory: Directory,
+    run: Annotated[
+        str, typer.Option(metavar="ID", help="Only this run; the first letters will do.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Print the entries of a log. Does not verify them."""
+    with _plainly():
+        raise typer.Exit(logs.show(directory, run=run, as_json=as_json))
+
+
+@log_app.command()
+def verify(
+    directory: Directory,
+    key: Annotated[
+        str, typer.Option(metavar="VKEY", help="The log's public key, or a file that holds it.")
+    ] = "",
+    pin: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A signed head of this log that was kept elsewhere."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a log against its tree and its key; exit 0 only if it is good."""
+    with _plainly():
+        raise typer.Exit(logs.verify(directory, key=key, pin=pin, as_json=as_json))
+
+
+@keys_app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The log's name: a URL without its scheme.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to put the private key; ends in .skey."),
+    ] = None,
+) -> None:
+    """Make a key pair for a new log. Prints the public half, never the private one."""
+    with _plainly():
+        path = key_path(name) if out is None else out
+        _refuse_taken(path)
+        signer = new_key(name, path)
+    Screen().table(
+        [
+            ("public key", signer.vkey),
+            ("", f"also in {visible(str(path.with_suffix('.vkey')))}"),
+            ("private key", f"in {visible(str(path))}, which only you can read"),
+            ("", "keep it out of the log's directory, and out of backups of the log"),
+        ]
+    )
+
+
+def _refuse_taken(path: Path) -> None:
+    """Refuse a place in which one of the two files would replace something."""
+    public = path.with_suffix(".vkey")
+    if public == path:
+        raise ConfigurationError("--out names the private key file; .vkey is for the public one")
+    for taken in (path, public):
+        if taken.exists() or taken.is_symlink():
+            raise ConfigurationError(f"{taken} is there already, and a key is never overwritten")

@@ -1,0 +1,280 @@
+"""``log show`` and ``log verify``.
+
+Entries may hold what anybody wrote, and a log that is shown may be forged. So
+every value is made visible before it is printed, nothing is taken for markup,
+and every field may be of any type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard, cast
+
+from checkrein.cli.screen import Screen, safe_json
+from checkrein.errors import ConfigurationError, TamperedError
+from checkrein.gates.visible import visible
+from checkrein.log import read_entries, verify_log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from checkrein.log import Report
+
+_Event = dict[str, Any]
+_NOT_VERIFIED: Final = "shown as it lies there, not verified: checkrein log verify does that"
+
+
+class Row(NamedTuple):
+    """One entry as it is printed; every part was made visible."""
+
+    time: str
+    run: str
+    who: str
+    what: str
+    outcome: str
+
+    def line(self, index: int | str) -> str:
+        """Return the row as one line."""
+        arrow = f"  ->  {self.outcome}" if self.outcome else ""
+        return f"{index:>5}  {self.time:<20}  {self.run:<8}  {self.who:<12}  {self.what}{arrow}"
+
+
+def show(directory: Path, *, run: str, as_json: bool) -> int:
+    """Print the entries of the log in *directory*.
+
+    Args:
+        directory: the log's directory.
+        run: print only the runs whose id begins like this.
+        as_json: print one JSON object a line.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        LogError: there is no log.
+    """
+    screen, notes = Screen(), Screen(stderr=True)
+    reader, count, code = Reader(), 0, 0
+    try:
+        for index, event in read_entries(directory):
+            row = reader.row(event)
+            if not str(event.get("run", "")).startswith(run):
+                continue
+            if as_json:
+                screen.say(safe_json({"index": index, "event": event}))
+            else:
+                if not count:
+                    screen.say(Row("time", "run", "who", "what", "outcome").line("entry"), "bold")
+                screen.say(row.line(index))
+            count += 1
+    except TamperedError as error:
+        notes.say(f"checkrein: {visible(str(error))}")
+        code = 1
+    (notes if as_json else screen).say(f"{count} entries, {_NOT_VERIFIED}")
+    return code or (2 if run and not count else 0)
+
+
+def verify(directory: Path, *, key: str, pin: Path | None, as_json: bool) -> int:
+    """Verify the log in *directory* and print the report.
+
+    Args:
+        directory: the log's directory.
+        key: the log's public key, or the path of a file that holds it.
+        pin: a file with a signed head, kept elsewhere.
+        as_json: print the report as JSON.
+
+    Returns:
+        The exit code: 0 if the report is good, else 1.
+
+    Raises:
+        LogError: there is no log.
+        ConfigurationError: key or pin cannot be read.
+    """
+    report = verify_log(
+        directory,
+        vkey=_key_text(key) if key else None,
+        pin=_read(pin) if pin is not None else None,
+    )
+    screen = Screen()
+    if as_json:
+        screen.say(safe_json({**asdict(report), "good": report.good}, indent=2))
+    else:
+        screen.table(report_rows(report))
+        screen.say(
+            "good" if report.good else "NOT good", "bold green" if report.good else "bold red"
+        )
+    return 0 if report.good else 1
+
+
+def report_rows(report: Report) -> list[tuple[str, str]]:
+    """Return a report as names and values to print."""
+    runs = report.runs
+    rows = [
+        ("log", f"{report.origin}, {report.size} entries"),
+        ("content", report.content),
+        ("tree", report.tree),
+        ("signature", report.signature),
+        ("freshness", report.freshness),
+        ("runs", f"{runs.opened} opened, {runs.closed} closed"),
+    ]
+    rows += [("open run", one) for one in runs.open]
+    rows += [("gap", one) for one in runs.gaps]
+    rows += [("in doubt", f"call {one}") for one in report.in_doubt] or [("in doubt", "no call")]
+    rows += [("problem", one) for one in report.problems]
+    return [(name, visible(value)) for name, value in rows]
+
+
+def _key_text(key: str) -> str:
+    path = _existing(key)
+    return key if path is None else _read(path).strip()
+
+
+def _existing(key: str) -> Path | None:
+    from pathlib import Path  # noqa: PLC0415 (a type everywhere else)
+
+    try:
+        return Path(key) if Path(key).is_file() else None
+    except (OSError, ValueError):  # too long for a name, or with a null character
+        return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read") from error
+
+
+# -- entries -------------------------------------------------------------------------------
+
+
+class Reader:
+    """Turns entries into rows; remembers which call was of which tool, and whose the run is."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, str] = {}
+        self._tools: dict[str, str] = {}
+
+    def row(self, event: _Event) -> Row:
+        """Return the row of *event*."""
+        run, call = _text(event.get("run", "")), _text(event.get("call", ""))
+        if "agent" in event:
+            self._agents[run] = _text(event["agent"])
+        if "tool" in event and call:
+            self._tools[call] = _text(event["tool"])
+        what, outcome = _WORDS.get(event["type"], _unknown)(event, self._tools.get(call, "a call"))
+        who = "the user" if event["type"] == "instruction" else self._agents.get(run, "")
+        if event.get("by"):
+            who = _text(event["by"])
+        return Row(_time(event.get("time")), run[:8], who, what, outcome)
+
+
+def _allowed(event: _Event, tool: str) -> tuple[str, str]:
+    rules = _rules(event)
+    return _call(event, tool), f"allowed, a person approved: {rules}" if rules else "allowed"
+
+
+def _denied(event: _Event, tool: str) -> tuple[str, str]:
+    return _call(event, tool), f"denied: {_rules(event)}"
+
+
+def _outcome(event: _Event, tool: str) -> tuple[str, str]:
+    error = f" ({_text(event['error'])})" if event.get("error") else ""
+    return tool, f"{_text(event.get('status'))}{error}"
+
+
+def _asked(event: _Event, tool: str) -> tuple[str, str]:
+    return f"a person is asked about {tool}", f"because of {_text(event.get('rules'))}"
+
+
+def _answered(event: _Event, tool: str) -> tuple[str, str]:
+    reason = f": {_text(event['reason'])}" if event.get("reason") else ""
+    suspicious = ", suspicious" if event.get("suspicious") is True else ""
+    return f"answer about {tool}", f"{_text(event.get('answer'))}{suspicious}{reason}"
+
+
+def _opened(event: _Event, _tool: str) -> tuple[str, str]:
+    return f"the run begins: {_text(event.get('permissions'))}", ""
+
+
+def _closed(event: _Event, _tool: str) -> tuple[str, str]:
+    return "the run ends", f"{_text(event.get('calls'))} calls were allowed"
+
+
+def _exposed(event: _Event, _tool: str) -> tuple[str, str]:
+    return f"untrusted content was seen: {_text(event.get('sources'))}", ""
+
+
+def _instruction(event: _Event, _tool: str) -> tuple[str, str]:
+    return f"says: {_text(event.get('text'))}", ""
+
+
+def _unknown(event: _Event, _tool: str) -> tuple[str, str]:
+    known = {"v", "type", "time", "run", "seq", "agent"}
+    rest = {name: value for name, value in event.items() if name not in known}
+    return f"{_text(event['type'])} {_text(rest)}", ""
+
+
+_WORDS: Final[Mapping[str, Callable[[_Event, str], tuple[str, str]]]] = {
+    "run.opened": _opened,
+    "run.closed": _closed,
+    "run.exposed": _exposed,
+    "instruction": _instruction,
+    "call.allowed": _allowed,
+    "call.denied": _denied,
+    "call.outcome": _outcome,
+    "confirmation.asked": _asked,
+    "confirmation.answered": _answered,
+}
+
+
+def _call(event: _Event, tool: str) -> str:
+    arguments = event.get("arguments")
+    if not isinstance(arguments, dict):
+        return f"{tool}(...)"
+    given = cast("dict[str, Any]", arguments).items()
+    return f"{tool}({', '.join(f'{_text(name)}={_argument(value)}' for name, value in given)})"
+
+
+def _argument(value: Any) -> str:
+    match value:
+        case {"untrusted": sources, "size": size, **rest} if not rest:
+            return f"<{_text(size)} letters from {_text(sources)}>"
+        case str():
+            return f'"{_text(value)}"'
+        case _:
+            return _text(value)
+
+
+def _rules(event: _Event) -> str:
+    findings = event.get("findings")
+    if not _is_list(findings):
+        return _text(findings)
+    return ", ".join(dict.fromkeys(_rule(one) for one in findings))
+
+
+def _rule(finding: Any) -> str:
+    return _text(finding["rule"] if isinstance(finding, dict) and "rule" in finding else finding)
+
+
+def _time(value: Any) -> str:
+    try:
+        moment = datetime.fromtimestamp(value / 1e9, UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return _text(value)
+    return moment.strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _text(value: Any) -> str:
+    """Return any JSON value as one visible line."""
+    if isinstance(value, str):
+        return visible(value)
+    if _is_list(value) and all(isinstance(one, str) for one in value):
+        return visible(", ".join(value))
+    return visible("" if value is None else safe_json(value))
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)

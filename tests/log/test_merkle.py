@@ -1,0 +1,121 @@
+"""The tree, against vectors made by others and against itself."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from checkrein.errors import MisuseError, TamperedError
+from checkrein.log import merkle
+
+VECTORS = Path(__file__).parents[3] / "shared" / "vectors" / "merkle" / "testdata"
+
+
+def vectors(kind):
+    if not VECTORS.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"the vectors are missing at {VECTORS}")
+        pytest.skip(f"no vectors at {VECTORS}")
+    files = sorted((VECTORS / kind).rglob("*.json"))
+    assert len(files) == 98
+    return [(str(path), json.loads(path.read_text())) for path in files]
+
+
+def unbase64(text):
+    return base64.b64decode(text or "")
+
+
+def accepts(check, *args):
+    try:
+        check(*args)
+    except TamperedError:
+        return False
+    return True
+
+
+def reader(leaves):
+    return lambda height, index: merkle.root_of(leaves[index << height : (index + 1) << height])
+
+
+def test_inclusion_vectors():
+    """All 98 inclusion proofs that others made are judged as they say."""
+    for name, v in vectors("inclusion"):
+        proof = [unbase64(p) for p in v["proof"] or []]
+        leaf, root = unbase64(v["leafHash"]), unbase64(v["root"])
+        good = accepts(merkle.check_inclusion, v["leafIdx"], v["treeSize"], leaf, proof, root)
+        assert good is not v["wantErr"], name
+
+
+def test_consistency_vectors():
+    """All 98 consistency proofs agree, but for three that start at size 0, where rules differ."""
+    differ = 0
+    for name, v in vectors("consistency"):
+        proof = [unbase64(p) for p in v["proof"] or []]
+        roots = unbase64(v["root1"]), unbase64(v["root2"])
+        good = accepts(merkle.check_consistency, v["size1"], v["size2"], *roots, proof)
+        if good is v["wantErr"]:
+            assert v["size1"] == 0, name
+            differ += 1
+    assert differ <= 3
+
+
+def test_empty_tree():
+    """The empty tree has the root that RFC 6962 gives it."""
+    assert merkle.Frontier().root().hex().startswith("e3b0c44298fc1c14")
+
+
+@given(st.integers(1, 70), st.data())
+def test_proofs_prove_and_nothing_else_does(size, data):
+    """Each proof made is accepted; shortened, lengthened, or for another place it is refused."""
+    leaves = [merkle.leaf_hash(bytes([i])) for i in range(size)]
+    root, read = merkle.root_of(leaves), reader(leaves)
+    index = data.draw(st.integers(0, size - 1))
+    proof = merkle.prove_inclusion(index, size, read)
+    merkle.check_inclusion(index, size, leaves[index], proof, root)
+    others = [[*proof, root]] + ([proof[:-1]] if proof else [])
+    assert not any(
+        accepts(merkle.check_inclusion, index, size, leaves[index], p, root) for p in others
+    )
+    other = data.draw(st.integers(0, size + 1))
+    if other != index:
+        assert not accepts(merkle.check_inclusion, other, size, leaves[index], proof, root)
+    old = data.draw(st.integers(0, size))
+    old_root = merkle.root_of(leaves[:old])
+    proof = merkle.prove_consistency(old, size, read)
+    merkle.check_consistency(old, size, old_root, root, proof)
+    for wrong in [[*proof, root]] + ([proof[1:]] if proof else []):
+        assert not accepts(merkle.check_consistency, old, size, old_root, root, wrong)
+    if 0 < old < size:
+        assert not accepts(merkle.check_consistency, old, size, root, old_root, proof)
+
+
+@given(st.integers(0, 600), st.integers(0, 600))
+def test_frontier_is_the_whole_tree(first, second):
+    """A frontier fed in two goes, with complete subtrees, has the root of the definition."""
+
+    def definition(hashes):
+        if len(hashes) < 2:
+            return hashes[0] if hashes else merkle.EMPTY_ROOT
+        k = 1 << (len(hashes) - 1).bit_length() - 1
+        return merkle.node_hash(definition(hashes[:k]), definition(hashes[k:]))
+
+    leaves = [merkle.leaf_hash(i.to_bytes(2, "big")) for i in range(first + second)]
+    tree = merkle.Frontier()
+    for start in range(0, first - first % 256, 256):
+        tree.push(merkle.fold(leaves[start : start + 256]), 8)
+    tree.extend(leaves[tree.size :])
+    assert tree.root() == definition(leaves)
+
+
+def test_no_proof_of_what_is_not_there():
+    """Asking for a proof outside the tree is the caller's mistake."""
+    with pytest.raises(MisuseError):
+        merkle.prove_inclusion(3, 3, reader([]))
+    with pytest.raises(MisuseError):
+        merkle.prove_consistency(4, 3, reader([]))
