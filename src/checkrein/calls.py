@@ -36,7 +36,7 @@ _CONSTANT: Final = Label(frozenset({Source(Origin.SYSTEM, "default")}))
 _AGENT: Final = Label(frozenset({Source(Origin.AGENT_GENERATED)}))
 
 
-class Malformed(Exception):  # noqa: N818 (the guard turns it into a denial)
+class Malformed(Exception):
     """An argument is not what its parameter takes; the message holds no value."""
 
     def __init__(self, message: str, argument: str) -> None:
@@ -119,7 +119,17 @@ class Call:
         salt: a secret of the run, for the digest.
     """
 
-    __slots__ = ("_digest", "arguments", "atomic", "facts", "id", "injected", "parent", "returned", "salt")
+    __slots__ = (
+        "_digest",
+        "arguments",
+        "atomic",
+        "facts",
+        "id",
+        "injected",
+        "parent",
+        "returned",
+        "salt",
+    )
 
     def __init__(
         self,
@@ -184,7 +194,7 @@ class Call:
         if type(value) is Untrusted:
             inner = content(value)
             return value if is_frozen(inner) else labelled(
-                thaw(inner), value.label, value._marks, self.id  # noqa: SLF001
+                thaw(inner), value.label, value._marks, self.id
             )  # fmt: skip
         return value if is_frozen(value) else thaw(value)
 
@@ -243,9 +253,7 @@ def open_call(
     return Call(id, facts, bound, injected, returned, parent, salt, atomic=atomic)
 
 
-def _frozen(
-    one: Parameter, value: Any, marks: tuple[RunMarks, ...]
-) -> tuple[Any, Label | None]:
+def _frozen(one: Parameter, value: Any, marks: tuple[RunMarks, ...]) -> tuple[Any, Label | None]:
     found: list[Label] = []
 
     def read(text: str) -> str:

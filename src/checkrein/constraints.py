@@ -47,7 +47,7 @@ _MAX_URL: Final = 8192
 _MAX_ADDRESS: Final = 254  # RFC 5321 section 4.5.3.1.3, less the brackets
 
 
-class Refused(Exception):  # noqa: N818 (the guard turns it into a denial)
+class Refused(Exception):
     """A value does not meet a constraint. The message completes "argument 'x' ..."."""
 
 
@@ -55,10 +55,8 @@ class Refused(Exception):  # noqa: N818 (the guard turns it into a denial)
 class Constraint(Protocol):
     """What a permission asks of one argument."""
 
-    @property
-    def pins(self) -> bool:
-        """Whether the constraint names the value itself."""
-        ...
+    pins: ClassVar[bool]
+    """Whether the constraint names the value itself."""
 
     def normalise(self, value: Any, /) -> Any:
         """Return the value to use, or raise :class:`Refused`."""
@@ -384,9 +382,7 @@ def under(root: str | os.PathLike[str], *, itself: bool = False) -> Under:
     return Under(os.path.abspath(text), itself)
 
 
-def host(
-    *hosts: str, schemes: Iterable[str] = ("https",), ports: Iterable[int] = ()
-) -> Host:
+def host(*hosts: str, schemes: Iterable[str] = ("https",), ports: Iterable[int] = ()) -> Host:
     """Allow an absolute URL to one of *hosts*.
 
     Args:

@@ -54,7 +54,7 @@ _MAX_BITS: Final = 8192  # beyond some 14,000 Python refuses to write a number i
 ReadText = Callable[[str], str]
 
 
-class Unfreezable(Exception):  # noqa: N818 (the guard turns it into a denial)
+class Unfreezable(Exception):
     """A value is not in the closed list; the message says why, without the value."""
 
 
@@ -180,8 +180,8 @@ def _why_not(kind: type[Any]) -> str:
             "or declare the parameter Untrusted[...]"
         )
     return (
-        f"is or holds a {kind.__name__}, which is not plain data: pass str, int, float, bool, None, "
-        "bytes, dates, lists, dicts, dataclasses or pydantic models, "
+        f"is or holds a {kind.__name__}, which is not plain data: pass str, int, float, bool, "
+        "None, bytes, dates, lists, dicts, dataclasses or pydantic models, "
         "or declare the parameter Annotated[..., injected]"
     )
 

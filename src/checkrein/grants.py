@@ -22,7 +22,7 @@ import inspect
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -361,7 +361,7 @@ def _instant(moment: datetime | None, name: str) -> float | None:
 # -- admission -----------------------------------------------------------------------------
 
 
-class Refusal(Exception):  # noqa: N818 (becomes a finding)
+class Refusal(Exception):
     """Why a grant does not admit a call; the message holds no value."""
 
     def __init__(self, rule: str, message: str, argument: str = "") -> None:
@@ -391,14 +391,14 @@ class Offer:
         constraints = permission.constraints
         self._strange = next((name for name in constraints if name not in facts.by_name), "")
         asked = [
-            (one.name, constraints[one.name] if one.name in constraints else permission.others)
+            (one.name, permission.constraint_for(one.name))
             for one in facts.parameters
             # Payload needs no mention, and others() mentions nobody.
             if not one.injected and (one.name in constraints or not one.untrusted)
         ]
         # What a constraint has to see, and what may only be the tool's default.
         self._checks = tuple(
-            (name, one.normalise) for name, one in asked if one is not None and one is not anything
+            (name, one) for name, one in asked if one is not None and one is not anything
         )
         closed = bool(constraints) or permission.others is not None
         self._silent = tuple(name for name, one in asked if one is None) if closed else ()
@@ -411,34 +411,16 @@ class Offer:
         """
         if self._strange:
             name = self._strange
-            raise Refusal(
-                "permission.argument",
-                f"the permission constrains {name!r}, which {self._facts.name} does not take",
-                name,
-            )
-        normalised = arguments
-        name = ""
-        try:
-            for name, normalise in self._checks:
-                value = arguments[name]
-                if type(value) is Untrusted:
-                    result = _normalise_content(value, normalise)
-                else:
-                    result = normalise(value)
-                if result is not value:
-                    if normalised is arguments:
-                        normalised = arguments.copy()
-                    normalised[name] = result if type(result) in ATOMS else freeze(result)
-        except Refused as refusal:
-            problem = f"argument {name!r} {refusal}"
-        except Unfreezable:
-            problem = f"the constraint on {name!r} returned what is not plain data"
-        except Exception as error:  # noqa: BLE001 (a constraint that fails has not said yes)
-            problem = f"the constraint on {name!r} failed ({type(error).__name__})"
-        else:
-            problem = ""
-        if problem:
+            problem = f"the permission constrains {name!r}, which {self._facts.name} does not take"
             raise Refusal("permission.argument", problem, name)
+        normalised = arguments
+        for name, constraint in self._checks:
+            value = arguments[name]
+            result = _normalise(constraint, value, name)
+            if result is not value:
+                if normalised is arguments:
+                    normalised = arguments.copy()
+                normalised[name] = result
         for name in self._silent:
             if not is_default(self._facts, name, arguments[name]):
                 raise Refusal(
@@ -486,12 +468,26 @@ def _missing(claim: Claim) -> Refusal:
     return Refusal("permission.missing", f"no permission covers {claim.effect} {claim.resource}")
 
 
-def _normalise_content(value: Untrusted[Any], normalise: Callable[[Any], Any]) -> Untrusted[Any]:
-    inner = content(value)
-    fresh = freeze(normalise(inner))
-    if fresh is inner:
-        return value
-    return labelled(fresh, value.label, value._marks, value._call)  # noqa: SLF001
+def _normalise(constraint: Constraint, value: Any, name: str) -> Any:
+    """Return what *constraint* makes of an argument, frozen; the same object if that is it."""
+    try:
+        if type(value) is Untrusted:
+            inner = content(value)
+            fresh = freeze(constraint.normalise(inner))
+            return value if fresh is inner else _relabelled(value, fresh)
+        result = constraint.normalise(value)
+        return result if result is value or type(result) in ATOMS else freeze(result)
+    except Refused as refusal:
+        problem = f"argument {name!r} {refusal}"
+    except Unfreezable:
+        problem = f"the constraint on {name!r} returned what is not plain data"
+    except Exception as error:  # noqa: BLE001 (a constraint that fails has not said yes)
+        problem = f"the constraint on {name!r} failed ({type(error).__name__})"
+    raise Refusal("permission.argument", problem, name)
+
+
+def _relabelled(box: Untrusted[Any], fresh: Any) -> Untrusted[Any]:
+    return labelled(fresh, box.label, box._marks, box._call)
 
 
 def is_default(facts: ToolFacts, name: str, value: Any) -> bool:

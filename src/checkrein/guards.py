@@ -17,7 +17,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, final
 
 from checkrein.calls import Binder
 from checkrein.errors import Denied, MisuseError
@@ -267,6 +267,7 @@ def _wrapper_for(
 # -- drivers -------------------------------------------------------------------------------
 
 
+@final
 @dataclass(slots=True)
 class Done:
     """The mediation is over; *result* is what the caller gets."""
@@ -358,7 +359,7 @@ def _stream(mediation: Mediation, function: Callable[..., Any]) -> Generator[Any
             try:
                 if body is None:
                     positional, named = need.call.for_body()
-                    body = function(*positional, **named)
+                    body = cast("Generator[Any, Any, Any]", function(*positional, **named))
                 raw = next(body, END)
             except BaseException as error:  # noqa: BLE001 (as above)
                 ACTIVE.reset(token)
@@ -394,7 +395,7 @@ async def _astream(mediation: Mediation, function: Callable[..., Any]) -> AsyncG
             try:
                 if body is None:
                     positional, named = need.call.for_body()
-                    body = function(*positional, **named)
+                    body = cast("AsyncGenerator[Any, Any]", function(*positional, **named))
                 raw = await anext(body, END)
             except BaseException as error:  # noqa: BLE001 (as above)
                 ACTIVE.reset(token)

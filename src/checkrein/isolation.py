@@ -50,7 +50,7 @@ _UNSAFE_IN_NAME = re.compile(r"[^\w.:/@ -]")
 _NAME_LETTERS = 80
 
 
-class Forged(Exception):  # noqa: N818 (an outcome for the guard, never seen by users)
+class Forged(Exception):
     """An argument holds part of a marker, or a marker that was never issued."""
 
 
@@ -69,7 +69,8 @@ class RunMarks:
         self._tokens: dict[Label, str] = {}
         self._lock = Lock()
         self._pattern = re.compile(
-            rf"<untrusted-({self.nonce}-\d+)(?: from [^<>\n]*)?>\n?|\n?</untrusted-({self.nonce}-\d+)>"
+            rf"<untrusted-({self.nonce}-\d+)(?: from [^<>\n]*)?>\n?"
+            rf"|\n?</untrusted-({self.nonce}-\d+)>"
         )
 
     def token(self, label: Label) -> str:
@@ -115,10 +116,10 @@ PROCESS_MARKS = RunMarks()
 
 
 def sanitise(text: str) -> tuple[str, int]:
-    """Return *text* without characters that only a machine sees, and how many there were.
+    r"""Return *text* without characters that only a machine sees, and how many there were.
 
     Example:
-        >>> sanitise("pay\\u200b now\\u202e")
+        >>> sanitise("pay\u200b now\u202e")
         ('pay now', 2)
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")

@@ -24,7 +24,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, final
 
 from checkrein.calls import Binder, Call, Malformed
 from checkrein.confirmations import Confirmation, Verdict
@@ -43,6 +43,7 @@ END: Final = object()
 """Sent for :class:`Invoke` when a stream has no further item."""
 
 
+@final
 @dataclass(slots=True)
 class Ask:
     """Ask *gate* about *confirmation*."""
@@ -52,6 +53,7 @@ class Ask:
     seconds: float
 
 
+@final
 @dataclass(slots=True)
 class Persist:
     """Write *event* to *log*; if *durable*, wait until it is."""
@@ -61,6 +63,7 @@ class Persist:
     durable: bool = False
 
 
+@final
 @dataclass(slots=True)
 class Invoke:
     """Start the body of *call* in *frame*, or go on with it."""
@@ -69,6 +72,7 @@ class Invoke:
     frame: Frame
 
 
+@final
 @dataclass(slots=True)
 class Emit:
     """Give *item* to the consumer of the stream."""
@@ -83,7 +87,7 @@ class Failure:
     error: str
 
 
-class Left(Exception):  # noqa: N818 (thrown into the mediation, never seen by users)
+class Left(Exception):
     """The consumer of a stream went away."""
 
 
@@ -128,43 +132,37 @@ def mediate(
             tool=facts.name,
         )
     run = frame.run
-    try:
-        call = run.open_call(facts, binder.bind(args, kwargs), frame)
-    except (Malformed, MisuseError) as error:
-        problem = error
-        call = None
-    if call is None:
-        yield from _refuse_malformed(run, facts, frame, problem)
+    call = _open(run, facts, binder, frame, args, kwargs)
+    if not isinstance(call, Call):
+        raise (yield from _malformed(run, facts, frame, call))
     admission = run.admit(call)
-    ticket = run.ticket(admission) if admission.plan.budgeted else None
+    ticket = run.ticket(admission)
     try:
         decision = run.decide(admission, frame, ticket)
         approved: tuple[Finding, ...] = ()
         while decision.outcome is not _ALLOW:
             yield from _clear(run, call, decision, frame)
             approved += decision.findings
-            decision = run.decide(admission, frame, None, approved)
+            decision = run.decide(admission, frame, ticket, approved)
         if run.log is not None:
             # The intent; of what changes the world it has to be durable before the body runs.
             intent = run.call_event("call.allowed", call, approved)
             failure = yield Persist(run.log, intent, facts.wary)
             if failure is not None:
-                raise _unrecordable(run, call, failure)
+                raise _unrecordable(run, call, failure)  # noqa: TRY301 (the handler ends all)
     except BaseException as error:
-        if ticket is not None:
-            ticket.give_back()
+        ticket.give_back()
         yield from _not_run(run, call, error)
         raise
-    if ticket is not None:
-        ticket.spend()
+    ticket.spend()
     inner = Frame(run, call, run.is_tainted(call, approved))
     started = 0.0 if run.log is None else time.perf_counter()
     try:
         raw = yield Invoke(call, inner)
         if facts.streams:
-            result = yield from _stream(run, call, frame, inner, raw)
-        else:
-            result = run.commit(call, raw, inner, frame)
+            yield from _stream(run, call, frame, inner, raw)
+            raw = None
+        result = run.commit(call, raw, inner, frame)
     except BaseException as error:
         yield from _write(run, run.outcome_event(call, _status(error), error, None, started))
         if isinstance(error, Left):
@@ -177,39 +175,45 @@ def mediate(
     return result
 
 
-def _refuse_malformed(
+def _open(
+    run: Run, facts: ToolFacts, binder: Binder, frame: Frame, args: tuple[Any, ...], kwargs: Any
+) -> Call | Malformed | MisuseError:
+    try:
+        return run.open_call(facts, binder.bind(args, kwargs), frame)
+    except (Malformed, MisuseError) as problem:
+        return problem
+
+
+def _malformed(
     run: Run, facts: ToolFacts, frame: Frame, problem: Malformed | MisuseError
-) -> Generator[Need, Any, NoReturn]:
-    """Write down and raise: an attempt that is no call is an attempt all the same."""
+) -> Generator[Need, Any, Denied | MisuseError]:
+    """Write down what is no call and an attempt all the same; return the error."""
     call = Call(run.next_call(), facts, {}, parent=frame.call_id)
     if isinstance(problem, Malformed):
         finding = Finding("call.malformed", Outcome.DENY, str(problem), problem.argument)
-        yield from _deny(run, call, (finding,))
+        return (yield from _denial(run, call, (finding,)))
     finding = Finding("call.misuse", Outcome.DENY, str(problem))
     yield from _write(run, run.call_event("call.denied", call, (finding,)))
-    raise MisuseError(f"{facts.name}: {problem}")
+    return MisuseError(f"{facts.name}: {problem}")
 
 
-def _clear(
-    run: Run, call: Call, decision: Decision, frame: Frame
-) -> Generator[Need, Any, None]:
+def _clear(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Need, Any, None]:
     """Return only if a person allows what the rules ask about."""
     if decision.outcome is Outcome.DENY:
-        yield from _deny(run, call, decision.findings)
+        raise (yield from _denial(run, call, decision.findings))
     yield from _ask(run, call, decision, frame)
 
 
-def _ask(
-    run: Run, call: Call, decision: Decision, frame: Frame
-) -> Generator[Need, Any, None]:
+def _ask(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Need, Any, None]:
     """Ask whoever may say yes; return only on a valid yes."""
-    if run.gate is None:
+    gate = run.gate
+    if gate is None:
         finding = Finding(
             "gate.unavailable",
             Outcome.DENY,
             "a person would have to confirm this, and the run has no gate",
         )
-        yield from _deny(run, call, (finding, *decision.findings))
+        raise (yield from _denial(run, call, (finding, *decision.findings)))
     question = run.question(call, decision)
     asked = run.event(
         "confirmation.asked",
@@ -221,7 +225,7 @@ def _ask(
     )
     yield from _write(run, asked)
     try:
-        answer = yield Ask(run.gate, question, run.confirm_within)
+        answer = yield Ask(gate, question, run.confirm_within)
     except BaseException as error:
         run.abandon(question)
         if frame.call is not None and isinstance(error, control_flow()):
@@ -229,12 +233,12 @@ def _ask(
             finding = Finding(
                 "gate.unavailable", Outcome.DENY, "a call inside another call cannot wait"
             )
-            yield from _deny(run, call, (finding,))
+            raise (yield from _denial(run, call, (finding,))) from None
         raise
     problem = run.settle(question, answer, call)
     yield from _write(run, _answered(run, call, question, answer, problem))
     if problem is not None:
-        yield from _deny(run, call, (problem, *decision.findings))
+        raise (yield from _denial(run, call, (problem, *decision.findings)))
 
 
 def _answered(
@@ -252,12 +256,12 @@ def _answered(
     )
 
 
-def _deny(run: Run, call: Call, findings: tuple[Finding, ...]) -> Generator[Need, Any, NoReturn]:
-    """Write the denial down and raise it."""
+def _denial(run: Run, call: Call, findings: tuple[Finding, ...]) -> Generator[Need, Any, Denied]:
+    """Write the denial down and return it, to be raised."""
     first = findings[0]
     logger().warning("denied %s in run %s: %s", call.facts.name, run.id, first.rule)
     yield from _write(run, run.call_event("call.denied", call, findings))
-    raise Denied(
+    return Denied(
         f"{call.facts.name} was denied ({first.rule}): {first.message}",
         rule=first.rule,
         tool=call.facts.name,
@@ -307,7 +311,7 @@ def _stream(
         yield Emit(run.commit(call, raw, inner, frame))
         problem = run.still_open(call)
         if problem is not None:
-            yield from _deny(run, call, (problem,))
+            raise (yield from _denial(run, call, (problem,)))
         raw = yield Invoke(call, inner)
 
 

@@ -28,7 +28,7 @@ from datetime import date
 from decimal import Decimal
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from pydantic import BaseModel
 
@@ -48,8 +48,9 @@ class Trust:
 
 
 _MONTHS: Final = (
-    "january february march april may june july august september october november december"
-).split()
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
+)
 _MONTH: Final = "|".join(f"{name}|{name[:3]}" for name in _MONTHS)
 
 # The first alternative that fits takes the text, so that a date's digits are never a number.
@@ -58,11 +59,15 @@ _TOKEN: Final = pattern(
       (?P<url>[a-z][a-z0-9+.-]*://[^\s<>"'`{{}}|\\^]+)
     | (?P<email>[a-z0-9#$&'*+/=?^_`{{|}}~.-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+)
     | (?P<date>
-          (?<![\w./-])[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(?:[T ][0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}})?)?(?![\w-])
+          (?<![\w./-])[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}
+          (?:[T ][0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}})?)?(?![\w-])
         | \b(?:{_MONTH})\.?\s[0-9]{{1,2}}(?:st|nd|rd|th)?(?:,?\s[0-9]{{4}})?(?!\w)
         | (?<!\w)[0-9]{{1,2}}(?:st|nd|rd|th)?\s(?:of\s)?(?:{_MONTH})\b(?:,?\s[0-9]{{4}})?(?!\w)
       )
-    | (?P<number>(?<![\w.-])[+-]?(?:[0-9]{{1,3}}(?:,[0-9]{{3}})+|[0-9]+)(?:\.[0-9]+)?(?![\w@]|[-./:][\w]))
+    | (?P<number>
+          (?<![\w.-])[+-]?(?:[0-9]{{1,3}}(?:,[0-9]{{3}})+|[0-9]+)(?:\.[0-9]+)?
+          (?![\w@]|[-./:]\w)
+      )
     | (?P<word>[\w~/](?:[\w~/.:+#@%-]*[\w/~])?)
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -251,8 +256,10 @@ def _joins(text: str, end: int) -> bool:
     """Say whether the letters on both sides of *end* belong together."""
     if end >= len(text):
         return False
-    return not text[end].isspace() and not text[end - 1].isspace() and (
-        text[end].isalnum() or text[end - 1].isalnum()
+    return (
+        not text[end].isspace()
+        and not text[end - 1].isspace()
+        and (text[end].isalnum() or text[end - 1].isalnum())
     )
 
 
@@ -278,11 +285,11 @@ def _leaves(value: Any, depth: int = 0) -> Iterator[Any]:
     if isinstance(value, Enum) or depth > 32:
         yield value
     elif isinstance(value, Mapping):
-        for key, item in cast("Mapping[Any, Any]", value).items():
+        for key, item in value.items():
             yield from _leaves(key, depth + 1)
             yield from _leaves(item, depth + 1)
     elif isinstance(value, list | tuple | set | frozenset):
-        for item in cast("Iterable[Any]", value):
+        for item in value:
             yield from _leaves(item, depth + 1)
     elif isinstance(value, FrozenObject):
         yield from _leaves(MappingProxyType({**value.fields}), depth + 1)
@@ -298,14 +305,14 @@ def _leaves(value: Any, depth: int = 0) -> Iterator[Any]:
 def untrusted_in(value: Any, depth: int = 0) -> Iterator[Untrusted[Any]]:
     """Yield the untrusted values inside a tool's result."""
     if isinstance(value, Untrusted):
-        yield cast("Untrusted[Any]", value)
+        yield value
     elif isinstance(value, str | bytes | int | float) or value is None or depth > 32:
         return
     elif isinstance(value, Mapping):
-        for item in cast("Mapping[Any, Any]", value).values():
+        for item in value.values():
             yield from untrusted_in(item, depth + 1)
     elif isinstance(value, list | tuple | set | frozenset):
-        for item in cast("Iterable[Any]", value):
+        for item in value:
             yield from untrusted_in(item, depth + 1)
     elif isinstance(value, BaseModel):
         yield from untrusted_in(dict(value.__dict__), depth + 1)

@@ -26,13 +26,17 @@ entropy = os.urandom
 class Clock(Protocol):
     """Returns the time in seconds since the epoch, as ``time.time`` does."""
 
-    def __call__(self) -> float: ...
+    def __call__(self) -> float:
+        """Return the time."""
+        ...
 
 
 class Ids(Protocol):
     """Returns a new unguessable id: text of lower-case letters and digits."""
 
-    def __call__(self) -> str: ...
+    def __call__(self) -> str:
+        """Return an id."""
+        ...
 
 
 class Marks(Protocol):
@@ -61,7 +65,9 @@ class Gate(Protocol):
     for it are then reported by ``run.tools()``.
     """
 
-    def ask(self, confirmation: Any, /) -> Any: ...
+    def ask(self, confirmation: Any, /) -> Any:
+        """Return the answer to *confirmation*, or an awaitable of it."""
+        ...
 
 
 class Log(Protocol):

@@ -32,7 +32,7 @@ from pydantic import TypeAdapter
 
 from checkrein.calls import Binder, Call, Malformed, open_call
 from checkrein.confirmations import Confirmation, Shown, Verdict, confirmation_digest
-from checkrein.errors import ConfigurationError, Denied, MisuseError
+from checkrein.errors import ConfigurationError, MisuseError
 from checkrein.events import loggable_arguments
 from checkrein.facts import TAINTED_RESOURCES, Effect, Resources, Returns, ToolFacts
 from checkrein.freezing import ATOMS, Unfreezable, encode, freeze
@@ -186,13 +186,15 @@ class Ticket:
 
     __slots__ = ("_budgets", "_held", "_store")
 
-    def __init__(self, store: Store, budgets: list[tuple[str, int]]) -> None:
+    def __init__(self, store: Store, budgets: Sequence[tuple[str, int]]) -> None:
         self._store = store
         self._budgets = budgets
         self._held: list[str] = []
 
     def reserve(self) -> bool:
-        """Reserve a use of every budget, or of none; say whether it worked."""
+        """Reserve a use of every budget, or of none; say whether they are held."""
+        if self._held:
+            return True
         for key, limit in self._budgets:
             if not self._store.reserve(key, limit):
                 self.give_back()
@@ -208,6 +210,9 @@ class Ticket:
         """Return what is reserved and not spent."""
         while self._held:
             self._store.release(self._held.pop())
+
+
+_FREE: Final = Ticket(PROCESS_STORE, ())  # for calls that use no budget; holds nothing, ever
 
 
 class Run:
@@ -359,9 +364,7 @@ class Run:
         self._terms = replace(self._terms, chain=self._chain)
         self.line = (self, *parent.line)
         self._grant_ids = [grant.id for grant in self._chain]
-        self._become(
-            exposed=self.exposed or parent.exposed, private=self.private or parent.private
-        )
+        self._become(exposed=self.exposed or parent.exposed, private=self.private or parent.private)
 
     def _become(self, **changes: Any) -> bool:
         """Change the state as one step; say whether that changed anything."""
@@ -573,7 +576,7 @@ class Run:
             finding = Finding("call.malformed", Outcome.DENY, str(problem), problem.argument)
             return Decision(Outcome.DENY, (finding,))
         admission = self.admit(call)
-        decision = self.decide(admission, self._frame_here(), None)
+        decision = self.decide(admission, self._frame_here(), _FREE)
         return replace(decision, permissions=tuple(str(one.permission) for one in admission.offers))
 
     def _frame_here(self) -> Frame:
@@ -621,6 +624,8 @@ class Run:
 
     def ticket(self, admission: Admission) -> Ticket:
         """Return a ticket for the budgets concerned."""
+        if not admission.plan.budgeted:
+            return _FREE
         return Ticket(
             self.store,
             [
@@ -634,7 +639,7 @@ class Run:
         self,
         admission: Admission,
         frame: Frame,
-        ticket: Ticket | None,
+        ticket: Ticket,
         approved: Sequence[Finding] = (),
     ) -> Decision:
         """Decide about a call as things stand, and reserve what it uses.
@@ -644,7 +649,7 @@ class Run:
         """
         view = self._view(frame, admission.offers, admission.refusal)
         decision = decide(admission.plan.rules, admission.call, view, approved)
-        if ticket is None or decision.outcome is Outcome.DENY or ticket.reserve():
+        if decision.outcome is Outcome.DENY or ticket.reserve():
             return decision
         finding = Finding("permission.budget", Outcome.DENY, "the permission has no use left")
         return Decision(Outcome.DENY, (finding,))

@@ -9,7 +9,7 @@ question is answered with yes, so that a unit test of a tool's body is one line:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def permit(*, log: Log | None = None, exposed: bool = False) -> Iterator[Run]:
+def permit(*, log: Log | None = None, exposed: bool = False) -> Generator[Run]:
     """Open a run that allows everything and says yes to every question. For tests only.
 
     Args:

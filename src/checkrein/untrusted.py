@@ -50,7 +50,9 @@ R_co = TypeVar("R_co", covariant=True)
 class Check(Protocol[R_co]):
     """A constraint, as far as ``endorse`` needs one."""
 
-    def normalise(self, value: Any, /) -> R_co: ...
+    def normalise(self, value: Any, /) -> R_co:
+        """Return the value to use, or raise."""
+        ...
 
 
 class Untrusted(Generic[T_co]):
@@ -181,9 +183,7 @@ class Untrusted(Generic[T_co]):
     def endorse(
         self, check: object, *, reason: str, tool: object = None, parameter: str = ""
     ) -> Any: ...
-    def endorse(
-        self, check: Any, *, reason: str, tool: object = None, parameter: str = ""
-    ) -> Any:
+    def endorse(self, check: Any, *, reason: str, tool: object = None, parameter: str = "") -> Any:
         """Check the value and return it as trusted. The audit log keeps the act.
 
         A narrow check is what makes this safe: ``Literal["yes", "no"]``, an
@@ -216,9 +216,7 @@ class Untrusted(Generic[T_co]):
             if frame is None:
                 logger().warning("untrusted content endorsed outside a run: %s", ascii(reason))
             else:
-                frame.endorsed(
-                    self._label, value, reason=reason, tool=tool, parameter=parameter
-                )
+                frame.endorsed(self._label, value, reason=reason, tool=tool, parameter=parameter)
             return value
         raise Denied(f"the content did not pass its check ({failure})", rule="endorse.refused")
 
@@ -250,7 +248,7 @@ class Untrusted(Generic[T_co]):
 
         def wrap(value: Any, validate: core_schema.ValidatorFunctionWrapHandler) -> Any:
             if isinstance(value, Untrusted):
-                return cast("Untrusted[Any]", value)
+                return value
             return Untrusted(validate(value))
 
         return core_schema.no_info_wrap_validator_function(
@@ -267,8 +265,7 @@ class Untrusted(Generic[T_co]):
         if self is other:
             return True
         if isinstance(other, Untrusted):
-            theirs = cast("Untrusted[Any]", other)
-            return bool(self._label == theirs._label and self._value == theirs._value)
+            return bool(self._label == other._label and self._value == other._value)
         raise MisuseError(
             "untrusted content has no == with plain values: "
             "use .map(lambda value: value == ...) or .endorse(...)"
@@ -300,7 +297,7 @@ class Untrusted(Generic[T_co]):
 
 def content(untrusted: Untrusted[T]) -> T:
     """Return the value for the guard, which keeps the label beside it."""
-    return untrusted._value  # noqa: SLF001 (the one door for the guard)
+    return untrusted._value
 
 
 def labelled(value: T, label: Label, marks: Marks | None = None, call: str = "") -> Untrusted[T]:
@@ -314,7 +311,7 @@ def labelled(value: T, label: Label, marks: Marks | None = None, call: str = "")
     """
     if isinstance(value, Untrusted):
         inner = cast("Untrusted[T]", value)
-        value, label = inner._value, inner._label | label  # noqa: SLF001 (same module)
+        value, label = inner._value, inner._label | label
     return _fill(Untrusted.__new__(Untrusted), value, label, marks, call)
 
 
@@ -330,14 +327,7 @@ def _fill(
 
 
 def _derive(box: Untrusted[Any], value: Any) -> Untrusted[Any]:
-    if isinstance(value, Untrusted):  # a function may itself return untrusted content
-        return _derive(box, content(value)) if value.label == box.label else labelled(
-            content(cast("Untrusted[Any]", value)),
-            box.label | value.label,
-            box._marks,  # noqa: SLF001
-            box._call,  # noqa: SLF001
-        )
-    return labelled(value, box.label, box._marks, box._call)  # noqa: SLF001
+    return labelled(value, box._label, box._marks, box._call)
 
 
 def _unpickle(value: Any, label: Label) -> Untrusted[Any]:

@@ -9,7 +9,6 @@ import traceback
 from typing import Annotated, Any
 
 import pytest
-from support import Asked, Clock, MemoryLog
 
 from checkrein import (
     CallbackGate,
@@ -37,6 +36,7 @@ from checkrein.errors import (
     Unrecorded,
 )
 from checkrein.mediation import register_control_flow
+from support import Asked, Clock, MemoryLog
 
 DONE: list[Any] = []
 
@@ -72,9 +72,7 @@ async def asend(to: str, body: Untrusted[str]) -> None:
     DONE.append((to, body.reveal()))
 
 
-EVERYTHING = Grant(
-    allow("inv.inbox"), allow("inv.count"), allow("inv.note"), allow("inv.send")
-)
+EVERYTHING = Grant(allow("inv.inbox"), allow("inv.count"), allow("inv.note"), allow("inv.send"))
 
 
 def run(**more: Any) -> Run:
@@ -157,7 +155,8 @@ def test_2_what_the_gate_changes_is_not_what_runs():
 
 
 @pytest.mark.parametrize(
-    "value", [float("nan"), float("inf"), object(), iter([]), {1, float("nan")}, type("S", (str,), {})("x")]
+    "value",
+    [float("nan"), float("inf"), object(), iter([]), {1, float("nan")}, type("S", (str,), {})("x")],
 )
 def test_2_what_is_no_plain_data_is_denied(value: Any):
     """The closed list is closed: no objects, no iterators, no subclasses, no NaN."""
@@ -334,7 +333,10 @@ def test_5_stacked_decorators_join_whatever_their_order():
     both = Grant(allow("inv.stack.a"), allow("inv.stack.b"))
     for tool in (one, other):
         for partial in ("inv.stack.a", "inv.stack.b"):
-            with run(grant=Grant(allow(partial)), gate=Asked().gate), pytest.raises(Denied) as caught:
+            with (
+                run(grant=Grant(allow(partial)), gate=Asked().gate),
+                pytest.raises(Denied) as caught,
+            ):
                 tool("x")
             assert caught.value.rule == "permission.missing"
         asked = Asked()
@@ -419,7 +421,9 @@ def test_8_content_that_lost_its_wrapper_is_stopped_at_the_sink():
 def test_9_every_attempt_decision_and_outcome_is_in_the_log():
     """Allowed, denied, malformed and misused calls, questions and answers all leave entries."""
     log, asked = MemoryLog(), Asked()
-    with run(log=log, gate=asked.gate, grant=Grant(allow("inv.count"), allow("inv.send"))) as active:
+    with run(
+        log=log, gate=asked.gate, grant=Grant(allow("inv.count"), allow("inv.send"))
+    ) as active:
         count("INBOX")
         send("dana@acme.example", "hi")
         for attempt in (lambda: note("x"), lambda: count(5), lambda: count()):
@@ -570,7 +574,9 @@ def test_budgets_are_spent_by_bodies_only():
     """A call that is denied gives its use back; a call that ran, or raised, does not."""
     grant = Grant(allow("inv.send", budget(times=2), preapproved("always"), to=one_of(["a", "b"])))
     answers = iter([False, True])
-    with run(grant=Grant(allow("inv.send", budget(times=1))), gate=CallbackGate(lambda _: next(answers))):
+    with run(
+        grant=Grant(allow("inv.send", budget(times=1))), gate=CallbackGate(lambda _: next(answers))
+    ):
         with pytest.raises(Denied):
             send("a@acme.example", "x")
         send("b@acme.example", "x")

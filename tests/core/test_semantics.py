@@ -19,7 +19,6 @@ from enum import Enum
 from typing import Annotated, Any, Literal
 
 import pytest
-from support import Asked, Clock, MemoryLog
 
 from checkrein import (
     CallbackGate,
@@ -38,6 +37,7 @@ from checkrein import (
 )
 from checkrein.constraints import anything, exactly, matches, one_of
 from checkrein.errors import CheckreinError, Denied, MisuseError, Suspended, Unrecorded
+from support import Asked, Clock, MemoryLog
 
 DONE: list[Any] = []
 
@@ -203,7 +203,9 @@ def test_a_confined_write_in_an_exposed_run_taints_what_it_wrote():
     with run(grant=both, exposed=True) as active:
         with pytest.raises(Denied):
             fill("eve@evil.example")
-    with run(grant=Grant(allow("sem.book"), allow("sem.post")), gate=Asked().gate, exposed=True) as active:
+    with run(
+        grant=Grant(allow("sem.book"), allow("sem.post")), gate=Asked().gate, exposed=True
+    ) as active:
         fill("eve@evil.example")  # a person let it pass, for this once
         assert read_book() == "eve@evil.example"
         assert "flow.origin" in rules(active.explain(post, to="eve@evil.example"))
@@ -805,7 +807,7 @@ def test_async_streams_follow_the_same_rules():
     async def story() -> None:
         async with run(grant=STREAM, log=log):
             first = [item async for item in apages(2)]
-            assert [item for item in first] == ["page 0", "page 1"]
+            assert first == ["page 0", "page 1"]
             stream = apages(3)
             await anext(stream)
             await stream.aclose()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
@@ -318,18 +319,10 @@ def test_a_command_goes_through_unchanged(tmp_path: Path) -> None:
         returned.append(Command(update={"messages": [message]}))
         return returned[-1]
 
-    @wrap_tool_call
-    def watch(request: Any, handler: Any) -> Any:
-        result = handler(request)
-        assert result is returned[-1]
-        return result
-
-    agent = create_agent(
-        Scripted(turns=([Wish("steering")],), schemas={}), tools=[steering], middleware=[watch]
-    )
     with open_run(tmp_path):
-        state = agent.invoke({"messages": [("user", "go on")]})
-    assert [one.text for one in told_in(state["messages"])] == ["steered"]
+        assert steering(SimpleNamespace(tool_call_id="0")) is returned[-1]
+        talk = HOST.converse([steering], [Wish("steering")])
+    assert [one.text for one in talk.told] == ["steered"]
 
 
 def test_content_and_artifact_stay_apart(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from checkrein.errors import LogError, TamperedError
 from checkrein.log import read_entries, verify_log
 from checkrein.log.checkpoint import open_checkpoint
 from checkrein.log.journal import scan
+from checkrein.log.note import parse_vkey
 
 CHILD = """
 import sys
@@ -47,8 +48,12 @@ def test_a_journal_cut_anywhere(small, make, tmp_path):
     stops = [0, *(frame.stop for frame in found)]
     sizes = [3, *(frame.end for frame in found)]
     place = tmp_path / "cut"
-    last = found[-2].stop
-    for length in [*range(0, last, 9), *stops, *range(last, len(data) + 1)]:
+    for length in range(len(data) + 1):
+        cut = scan(data[:length], lambda note: open_checkpoint(note, parse_vkey(vkey)))
+        assert not cut.broken
+        assert cut.stop == max(stop for stop in stops if stop <= length)
+        assert cut.torn == length - cut.stop
+    for length in sorted({*range(0, len(data), 7), *stops, len(data) - 1}):
         shutil.copytree(crashed, place)
         (place / ".state" / "journal").write_bytes(data[:length])
         expected = sizes[max(i for i, stop in enumerate(stops) if stop <= length)]

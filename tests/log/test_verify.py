@@ -67,7 +67,7 @@ def test_full_tiles_of_every_level_are_checked(make, tools):
         data = path.read_bytes()
         for offset in {0, len(data) // 2, len(data) - 1} if data else ():
             path.write_bytes(data[:offset] + bytes([data[offset] ^ 8]) + data[offset + 1 :])
-            report = verify_log(log.directory)
+            report = verify_log(log.directory, vkey=log.vkey)
             assert not report.good
             assert any(path.relative_to(log.directory).as_posix() in p for p in report.problems)
             checked.add(path)
@@ -322,3 +322,19 @@ def test_verifying_a_log_in_use(make, tools):
         stop.set()
         thread.join()
         log.close()
+
+
+@pytest.mark.parametrize("name", ["tile/0/000.p/6", "tile/entries/000.p/6", "checkpoint"])
+def test_a_writer_does_not_sign_on_top_of_a_change(small, make, name):
+    """A log whose tiles, entries or head were changed or removed is not opened to write."""
+    closed, _, _ = small
+    path = closed / name
+    data = path.read_bytes()
+    path.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
+    with pytest.raises((TamperedError, ConfigurationError)):
+        make("small")
+    path.unlink()
+    with pytest.raises(TamperedError):
+        make("small")
+    path.write_bytes(data)
+    make("small").close()

@@ -36,5 +36,5 @@ def each(values: Iterable[Any]) -> list[Any]:
 def _short(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 64:
         return "huge"
-    told = ascii(value)
-    return type(value).__name__ if " at 0x" in told else told[:30]
+    plain = isinstance(value, str | bytes | int | float) or value is None
+    return ascii(value)[:30] if plain else type(value).__name__

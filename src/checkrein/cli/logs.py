@@ -7,6 +7,7 @@ and every field may be of any type.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard, cast
@@ -57,6 +58,9 @@ def show(directory: Path, *, run: str, as_json: bool) -> int:
     """
     screen, notes = Screen(), Screen(stderr=True)
     reader, count, code = Reader(), 0, 0
+    with suppress(TamperedError):  # a question comes before the entry that says what it is about
+        for _, event in read_entries(directory):
+            reader.learn(event)
     try:
         for index, event in read_entries(directory):
             row = reader.row(event)
@@ -105,6 +109,8 @@ def verify(directory: Path, *, key: str, pin: Path | None, as_json: bool) -> int
         screen.say(
             "good" if report.good else "NOT good", "bold green" if report.good else "bold red"
         )
+        if report.signature == "self-asserted":
+            screen.say("nobody vouches for this log: give its public key with --key")
     return 0 if report.good else 1
 
 
@@ -157,13 +163,16 @@ class Reader:
         self._agents: dict[str, str] = {}
         self._tools: dict[str, str] = {}
 
+    def learn(self, event: _Event) -> None:
+        """Take in what *event* says about its run and its call."""
+        if "agent" in event:
+            self._agents[_text(event.get("run"))] = _text(event["agent"])
+        if "tool" in event and "call" in event:
+            self._tools[_text(event["call"])] = _text(event["tool"])
+
     def row(self, event: _Event) -> Row:
         """Return the row of *event*."""
-        run, call = _text(event.get("run", "")), _text(event.get("call", ""))
-        if "agent" in event:
-            self._agents[run] = _text(event["agent"])
-        if "tool" in event and call:
-            self._tools[call] = _text(event["tool"])
+        run, call = _text(event.get("run")), _text(event.get("call"))
         what, outcome = _WORDS.get(event["type"], _unknown)(event, self._tools.get(call, "a call"))
         who = "the user" if event["type"] == "instruction" else self._agents.get(run, "")
         if event.get("by"):

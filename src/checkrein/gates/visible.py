@@ -1,7 +1,7 @@
-"""Text made visible: what a person approves must be what they see.
+r"""Text made visible: what a person approves must be what they see.
 
 Every character that a terminal may act on, or that shows nothing, or that
-turns the direction of writing, is written as an escape: ``\\x1b``, ``\\u202e``.
+turns the direction of writing, is written as an escape: ``\x1b``, ``\u202e``.
 Backslashes are doubled, so that an escape cannot be forged. Letters, accents,
 punctuation and line breaks inside quotes stay readable.
 """
@@ -20,11 +20,11 @@ _SHOWN = frozenset("LMNPS")
 
 
 def visible(text: str) -> str:
-    """Return *text* with everything that does not show written as an escape.
+    r"""Return *text* with everything that does not show written as an escape.
 
     Example:
-        >>> print(visible("a\\x1b[2Jb\\u202ec\\n"))
-        a\\x1b[2Jb\\u202ec\\n
+        >>> print(visible("a\x1b[2Jb\u202ec\n"))
+        a\x1b[2Jb\u202ec\n
     """
     return "".join(_shown(letter) for letter in text)
 

@@ -13,8 +13,8 @@ signed-note): copy it to any web server, and verifiers that nobody here wrote
 will read it. The private key is elsewhere; see `checkrein.log.keys`. There may
 be one writer at a time, on one machine, on a local file system.
 
-From low to high: `merkle`, `note`, `checkpoint`, `tiles` compute; `disk`,
-`journal`, `keys`, `published` keep; `audit` writes; `completeness`, `reading`
+From low to high: `merkle`, `note`, `checkpoint`, `tiles` compute; `disk`, `journal`,
+`keys`, `published`, `groupcommit` keep; `audit` writes; `completeness`, `reading`
 and `verify` read. Each module's docstring is the specification of its part.
 """
 

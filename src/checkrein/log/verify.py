@@ -114,7 +114,8 @@ def verify_log(
     path = Path(directory)
     given = None if vkey is None else parse_vkey(vkey)
     try:
-        _ = None if pin is None else open_checkpoint(pin, None)
+        if pin is not None:
+            open_checkpoint(pin, None)
     except TamperedError as error:
         raise ConfigurationError(f"the pin is not a signed head: {error}") from error
     attempts = 0

@@ -1,0 +1,87 @@
+"""What type checkers must accept, and what they must refuse. Not run."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Literal
+
+from typing_extensions import assert_type
+
+from checkrein import (
+    AuditLog,
+    CallbackGate,
+    ConsoleGate,
+    Grant,
+    Run,
+    Untrusted,
+    allow,
+    budget,
+    irreversible,
+    reads,
+    writes,
+)
+from checkrein.constraints import email_domain, one_of, under
+
+
+@reads("mail.inbox", private=True)
+def read_inbox(folder: str = "INBOX") -> Untrusted[str]:
+    return Untrusted(folder, source="mail")
+
+
+@writes("files.reports")
+def save_report(path: str, text: Untrusted[str]) -> str:
+    return path + text.reveal()
+
+
+@irreversible("mail.send", external=True)
+async def send_email(to: str, body: Untrusted[str]) -> None: ...
+
+
+@reads("mail.stream")
+async def stream(count: int) -> AsyncIterator[Untrusted[bytes]]:
+    yield Untrusted(bytes(count))
+
+
+def accepted() -> None:
+    grant = Grant(
+        allow("mail.inbox"),
+        allow("files.reports", path=under("reports/")),
+        allow("mail.send", budget(times=5), to=email_domain("acme.example")),
+        expires_in=timedelta(minutes=30),
+    )
+    with Run(agent="bot", grant=grant, gate=ConsoleGate(), log=AuditLog.open("audit/")) as run:
+        assert_type(run, Run)
+        mail = read_inbox()
+        assert_type(mail, Untrusted[str])
+        assert_type(mail.map(len), Untrusted[int])
+        assert_type(mail.map(str.upper).reveal(reason="shown"), str)
+        assert_type(mail.endorse(int, reason="a number"), int)
+        assert_type(save_report("a.txt", mail), str)
+        (bound,) = run.tools(save_report)
+        assert_type(bound("a.txt", mail), str)
+        subprocess.run([mail.endorse(str, reason="typed by hand")], check=True)
+    CallbackGate(lambda confirmation: confirmation.tool == "send_email")
+
+
+async def accepted_async() -> None:
+    await send_email("dana@acme.example", Untrusted("hello"))
+    async for item in stream(3):
+        assert_type(item, Untrusted[bytes])
+
+
+def takes_text(text: str) -> None: ...
+
+
+def refused(mail: Untrusted[str]) -> None:
+    takes_text(mail)  # type: ignore[arg-type]
+    subprocess.run(mail, check=True)  # type: ignore[call-overload]
+    save_report(mail, mail)  # type: ignore[arg-type]
+    save_report("a.txt", "plain")  # type: ignore[arg-type]
+    "to: " + mail  # type: ignore[operator]
+    allow("mail.inbox", folder="INBOX")  # type: ignore[arg-type]
+    Run(agent="bot", grant="everything")  # type: ignore[arg-type]
+    mode: Literal["a"] = mail  # type: ignore[assignment]
+    takes_text(mode)
+    allow("mail.inbox", folder=one_of(["INBOX"]))
