@@ -18,7 +18,7 @@ untrusted ones enter by content.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -117,41 +117,25 @@ class Call:
         returned: labels of the markers that came back in plain arguments, by name.
         parent: the id of the enclosing guarded call, ``""`` if none.
         salt: a secret of the run, for the digest.
+        offers: what admits the call: the offers of grants, one for each claim.
+        refusal: why no grant admits it, ``None`` if one does.
     """
 
-    __slots__ = (
-        "_digest",
-        "arguments",
-        "atomic",
-        "facts",
-        "id",
-        "injected",
-        "parent",
-        "returned",
-        "salt",
-    )
+    injected: Mapping[str, Any] = _EMPTY
+    returned: Mapping[str, Label] = _EMPTY
+    offers: Sequence[Any] = ()
+    refusal: Exception | None = None
+    _digest = b""
 
     def __init__(
-        self,
-        id: str,  # noqa: A002 (the id of the call, by its natural name)
-        facts: ToolFacts,
-        arguments: dict[str, Any],
-        injected: Mapping[str, Any] = _EMPTY,
-        returned: Mapping[str, Label] = _EMPTY,
-        parent: str = "",
-        salt: bytes = b"",
-        *,
-        atomic: bool = False,
+        self, id: str, facts: ToolFacts, arguments: dict[str, Any], parent: str, salt: bytes
     ) -> None:
         self.id = id
         self.facts = facts
         self.arguments = arguments
-        self.injected = injected
-        self.returned = returned
         self.parent = parent
         self.salt = salt
-        self.atomic = atomic  # nothing has to be thawed
-        self._digest = b""
+        self.atomic = False  # whether nothing has to be thawed
 
     def normalise(self, arguments: dict[str, Any]) -> None:
         """Take the values that the constraints of the grants hand over, before anything else."""
@@ -199,30 +183,20 @@ class Call:
         return value if is_frozen(value) else thaw(value)
 
 
-def open_call(
-    id: str,  # noqa: A002
-    facts: ToolFacts,
-    bound: dict[str, Any],
-    marks: tuple[RunMarks, ...],
-    parent: str = "",
-    salt: bytes = b"",
-) -> Call:
-    """Freeze *bound* arguments into a call.
+def open_call(call: Call, bound: dict[str, Any], marks: tuple[RunMarks, ...]) -> None:
+    """Freeze *bound* arguments into *call*.
 
     Args:
-        id: the id of the call.
-        facts: what the tool is.
+        call: a new call, without arguments.
         bound: a value for every parameter, from :meth:`Binder.bind`; taken over.
         marks: the markers that may come back in an argument.
-        parent: the id of the enclosing guarded call.
-        salt: a secret of the run, for the digest.
 
     Raises:
         Malformed: a value is not plain data, not of the annotated type, or
             holds a forged marker.
     """
-    injected: dict[str, Any] = {}
-    returned: dict[str, Label] = {}
+    facts = call.facts
+    injected: dict[str, Any] | None = None
     atomic = True
     for name, exact, one in facts.quick:
         value = bound[name]
@@ -235,10 +209,10 @@ def open_call(
             elif kind is not float and (kind is not int or -_SMALL < value < _SMALL):
                 continue
         if one.injected:
-            injected[name] = value
+            injected = {**(injected or {}), name: value}
             continue
         if one.untrusted:
-            bound[name] = _untrusted(id, one, value, marks)
+            bound[name] = _untrusted(call.id, one, value, marks)
             atomic = False
             continue
         frozen, label = _frozen(one, value, marks)
@@ -247,10 +221,12 @@ def open_call(
         bound[name] = frozen
         atomic = atomic and is_frozen(frozen)
         if label is not None:
-            returned[name] = label
-    if injected:
+            call.returned = {**call.returned, name: label}
+    if injected is not None:
+        call.injected = injected
         bound = {name: value for name, value in bound.items() if name not in injected}
-    return Call(id, facts, bound, injected, returned, parent, salt, atomic=atomic)
+    call.arguments = bound
+    call.atomic = atomic
 
 
 def _frozen(one: Parameter, value: Any, marks: tuple[RunMarks, ...]) -> tuple[Any, Label | None]:

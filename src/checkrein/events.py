@@ -15,9 +15,9 @@ type                    further fields
 ``trusted``             values (how many)
 ``call.allowed``        call, agent, tool, effect, resource, arguments, digest,
                         grants, findings (those a person approved), parent, exposed
-``call.denied``         the same, with the findings that decided
+``call.denied``         as call.allowed, with the findings that decided
 ``call.outcome``        call, status, error (a type's name), result, ms
-``confirmation.asked``  call, confirmation, digest, rules, reasons
+``confirmation.asked``  as call.denied, and confirmation, bound_to (its digest)
 ``confirmation.answered``  call, confirmation, answer, by, reason
 ``endorsement``         sources, reason, tool, parameter
 ``reveal``              sources, reason, call

@@ -132,18 +132,23 @@ def mediate(
             tool=facts.name,
         )
     run = frame.run
-    call = _open(run, facts, binder, frame, args, kwargs)
-    if not isinstance(call, Call):
-        raise (yield from _malformed(run, facts, frame, call))
-    admission = run.admit(call)
-    ticket = run.ticket(admission)
+    call = run.open_call(facts, frame)
     try:
-        decision = run.decide(admission, frame, ticket)
+        run.freeze(call, binder.bind(args, kwargs))
+        problem = None
+    except (Malformed, MisuseError) as error:
+        problem = error
+    if problem is not None:
+        raise (yield from _malformed(run, call, problem))
+    plan = run.admit(call)
+    ticket = run.ticket(plan, call)
+    try:
+        decision = run.decide(plan, call, frame, ticket)
         approved: tuple[Finding, ...] = ()
         while decision.outcome is not _ALLOW:
             yield from _clear(run, call, decision, frame)
             approved += decision.findings
-            decision = run.decide(admission, frame, ticket, approved)
+            decision = run.decide(plan, call, frame, ticket, approved)
         if run.log is not None:
             # The intent; of what changes the world it has to be durable before the body runs.
             intent = run.call_event("call.allowed", call, approved)
@@ -175,26 +180,16 @@ def mediate(
     return result
 
 
-def _open(
-    run: Run, facts: ToolFacts, binder: Binder, frame: Frame, args: tuple[Any, ...], kwargs: Any
-) -> Call | Malformed | MisuseError:
-    try:
-        return run.open_call(facts, binder.bind(args, kwargs), frame)
-    except (Malformed, MisuseError) as problem:
-        return problem
-
-
 def _malformed(
-    run: Run, facts: ToolFacts, frame: Frame, problem: Malformed | MisuseError
+    run: Run, call: Call, problem: Malformed | MisuseError
 ) -> Generator[Need, Any, Denied | MisuseError]:
     """Write down what is no call and an attempt all the same; return the error."""
-    call = Call(run.next_call(), facts, {}, parent=frame.call_id)
     if isinstance(problem, Malformed):
         finding = Finding("call.malformed", Outcome.DENY, str(problem), problem.argument)
         return (yield from _denial(run, call, (finding,)))
     finding = Finding("call.misuse", Outcome.DENY, str(problem))
     yield from _write(run, run.call_event("call.denied", call, (finding,)))
-    return MisuseError(f"{facts.name}: {problem}")
+    return MisuseError(f"{call.facts.name}: {problem}")
 
 
 def _clear(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Need, Any, None]:
@@ -215,14 +210,8 @@ def _ask(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Ne
         )
         raise (yield from _denial(run, call, (finding, *decision.findings)))
     question = run.question(call, decision)
-    asked = run.event(
-        "confirmation.asked",
-        call=call.id,
-        confirmation=question.id,
-        digest=question.digest,
-        rules=list(question.rules),
-        reasons=list(question.reasons),
-    )
+    asked = run.call_event("confirmation.asked", call, decision.findings)
+    asked |= {"confirmation": question.id, "bound_to": question.digest}
     yield from _write(run, asked)
     try:
         answer = yield Ask(gate, question, run.confirm_within)
@@ -259,7 +248,7 @@ def _answered(
 def _denial(run: Run, call: Call, findings: tuple[Finding, ...]) -> Generator[Need, Any, Denied]:
     """Write the denial down and return it, to be raised."""
     first = findings[0]
-    logger().warning("denied %s in run %s: %s", call.facts.name, run.id, first.rule)
+    logger().info("denied %s in run %s: %s", call.facts.name, run.id, first.rule)
     yield from _write(run, run.call_event("call.denied", call, findings))
     return Denied(
         f"{call.facts.name} was denied ({first.rule}): {first.message}",

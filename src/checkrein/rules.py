@@ -37,9 +37,10 @@ needs a constraint instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from checkrein.facts import Effect, ToolFacts
 from checkrein.freezing import encode
@@ -139,11 +140,20 @@ class Terms:
         chain: the grants that must allow a call.
         evidence: what trusted sources have said.
         pins: definitions that tools must have, by name.
+        begins, ends: from when, and until when, all the grants are good.
     """
 
     chain: tuple[Grant, ...]
     evidence: Evidence
     pins: Mapping[str, bytes]
+    begins: float = field(init=False)
+    ends: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        starts = [grant.not_before for grant in self.chain if grant.not_before is not None]
+        stops = [grant.expires for grant in self.chain if grant.expires is not None]
+        object.__setattr__(self, "begins", max(starts, default=-inf))
+        object.__setattr__(self, "ends", min(stops, default=inf))
 
 
 @dataclass(slots=True)
@@ -154,8 +164,6 @@ class RunView:
         now: seconds since the epoch.
         state: the state of the run, joined with that of the runs it is inside of.
         terms: what the run was opened with, and has learnt.
-        offers: what admits the call.
-        refusal: why the grants do not admit it.
         enclosed: ``None`` for a call from the top; else whether the enclosing
             call had, or saw, untrusted values.
     """
@@ -163,8 +171,6 @@ class RunView:
     now: float
     state: RunState
     terms: Terms
-    offers: Sequence[Offer]
-    refusal: Refusal | None = None
     enclosed: bool | None = None
 
     @property
@@ -187,22 +193,26 @@ def standing(call: Call, view: RunView) -> Iterable[Finding]:
     return ()
 
 
-def permission(_call: Call, view: RunView) -> Iterable[Finding]:
-    """Every grant of the chain must be good now and admit the call."""
-    for grant in view.terms.chain:
-        if not grant.good_at(view.now):
-            message = "the grant is not good at this time"
-            return (Finding("permission.expired", Outcome.DENY, message),)
-    refusal = view.refusal
-    if refusal is not None:
-        return (Finding(refusal.rule, Outcome.DENY, str(refusal), refusal.argument),)
-    return ()
+def expiry(_call: Call, view: RunView) -> Iterable[Finding]:
+    """Every grant of the chain must be good now."""
+    if view.terms.begins <= view.now < view.terms.ends:
+        return ()
+    message = "the grant is not good at this time"
+    return (Finding("permission.expired", Outcome.DENY, message),)
+
+
+def permission(call: Call, _view: RunView) -> Iterable[Finding]:
+    """Every grant of the chain must admit the call."""
+    if call.refusal is None:
+        return ()
+    problem = cast("Refusal", call.refusal)
+    return (Finding(problem.rule, Outcome.DENY, str(problem), problem.argument),)
 
 
 def pinned(call: Call, view: RunView) -> Iterable[Finding]:
     """A pinned tool must have the definition it was pinned with."""
-    pins, facts = view.terms.pins, call.facts
-    if pins and pins.get(facts.name, facts.definition) != facts.definition:
+    facts = call.facts
+    if view.terms.pins.get(facts.name, facts.definition) != facts.definition:
         return (Finding("tool.changed", Outcome.DENY, "the tool is not the one that was reviewed"),)
     return ()
 
@@ -230,7 +240,7 @@ def unauthorised(call: Call, view: RunView, name: str) -> str:
     facts, value = call.facts, call.arguments[name]
     if is_default(facts, name, value):
         return ""
-    constrained, pins = _constrained(view, name)
+    constrained, pins = _constrained(call, name)
     if pins:
         return ""
     parameter = facts.by_name[name]
@@ -246,10 +256,10 @@ def unauthorised(call: Call, view: RunView, name: str) -> str:
     return f"{name!r} has no trusted origin: neither the user nor a trusted tool has named it"
 
 
-def _constrained(view: RunView, name: str) -> tuple[bool, bool]:
+def _constrained(call: Call, name: str) -> tuple[bool, bool]:
     """Say whether a permission in use constrains *name*, and whether one pins it."""
     constrained = pins = False
-    for offer in view.offers:
+    for offer in call.offers:
         constraint = offer.permission.constraints.get(name)
         if constraint is not None:
             constrained = True
@@ -286,7 +296,7 @@ def _aimed(call: Call, view: RunView, name: str) -> bool:
     if is_default(call.facts, name, value):
         return False
     return (
-        _constrained(view, name)[1]
+        _constrained(call, name)[1]
         or _endorsed(call, view, name)
         or (bool(value) and bool(view.terms.evidence.trust(value) & Trust.USER))
     )
@@ -294,7 +304,7 @@ def _aimed(call: Call, view: RunView, name: str) -> bool:
 
 def irreversible(call: Call, view: RunView) -> Iterable[Finding]:
     """What cannot be taken back is asked about, unless every grant says otherwise."""
-    for offer in view.offers:
+    for offer in call.offers:
         if offer.claim.effect is Effect.IRREVERSIBLE and not _skips(offer.permission, view):
             message = "the effect cannot be taken back"
             return (Finding("effect.irreversible", Outcome.ASK, message),)
@@ -308,21 +318,22 @@ def _skips(one: Permission, view: RunView) -> bool:
 
 Rule = Callable[["Call", RunView], Iterable[Finding]]
 
-_RULES: Final[tuple[tuple[Rule, Callable[[ToolFacts], bool]], ...]] = (
-    # The rule, and the tools on which it can have anything to say.
-    (standing, lambda _: True),
-    (permission, lambda _: True),
-    (pinned, lambda _: True),
-    (refused_before, lambda facts: facts.wary),
-    (origin, lambda facts: facts.wary),
-    (rule_of_two, lambda facts: facts.external),
-    (irreversible, lambda facts: facts.effect is Effect.IRREVERSIBLE),
+_RULES: Final[tuple[tuple[Rule, Callable[[ToolFacts, Terms], bool]], ...]] = (
+    # The rule, and where it can have anything to say.
+    (standing, lambda _facts, _terms: True),
+    (expiry, lambda _facts, _terms: True),
+    (permission, lambda _facts, _terms: True),
+    (pinned, lambda facts, terms: facts.name in terms.pins),
+    (refused_before, lambda facts, _terms: facts.wary),
+    (origin, lambda facts, _terms: facts.wary),
+    (rule_of_two, lambda facts, _terms: facts.external),
+    (irreversible, lambda facts, _terms: facts.effect is Effect.IRREVERSIBLE),
 )
 
 
-def rules_for(facts: ToolFacts) -> tuple[Rule, ...]:
-    """Return the rules that concern a tool."""
-    return tuple(rule for rule, concerns in _RULES if concerns(facts))
+def rules_for(facts: ToolFacts, terms: Terms) -> tuple[Rule, ...]:
+    """Return the rules that concern a tool in a run."""
+    return tuple(rule for rule, concerns in _RULES if concerns(facts, terms))
 
 
 _ALLOWED: Final = Decision(Outcome.ALLOW)

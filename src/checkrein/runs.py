@@ -50,7 +50,7 @@ from checkrein.rules import (
     RunView,
     Terms,
     decide,
-    permission,
+    expiry,
     rules_for,
     standing,
     unauthorised,
@@ -143,37 +143,22 @@ class Frame:
 
 
 class Plan:
-    """What a run has prepared for one tool: offers of its grants, rules that concern the tool."""
+    """What a run has prepared for one tool.
+
+    Attributes:
+        steps: the offers of its grants.
+        rules: the rules that can have anything to say about it.
+        budgeted: whether any of the offers has a budget.
+    """
 
     __slots__ = ("budgeted", "rules", "steps")
 
-    def __init__(self, chain: tuple[Grant, ...], facts: ToolFacts) -> None:
-        self.steps: Steps = tuple(step for grant in chain for step in grant.steps(facts))
-        self.rules = rules_for(facts)
+    def __init__(self, terms: Terms, facts: ToolFacts) -> None:
+        self.steps: Steps = tuple(step for grant in terms.chain for step in grant.steps(facts))
+        self.rules = rules_for(facts, terms)
         self.budgeted = any(
             offer.permission.times is not None for _, offers in self.steps for offer in offers
         )
-
-
-class Admission:
-    """How the grants of a run answer one call.
-
-    Attributes:
-        call: the call, normalised.
-        plan: what was prepared for its tool.
-        offers: what admits it, one for each claim and grant.
-        refusal: why it is not admitted, ``None`` if it is.
-    """
-
-    __slots__ = ("call", "offers", "plan", "refusal")
-
-    def __init__(
-        self, call: Call, plan: Plan, offers: Sequence[Offer], refusal: Refusal | None = None
-    ) -> None:
-        self.call = call
-        self.plan = plan
-        self.offers = offers
-        self.refusal = refusal
 
 
 class Ticket:
@@ -570,14 +555,15 @@ class Run:
             one.name: None for one in facts.parameters[len(received) :] if one.injected
         } | arguments
         bound = spec.binder.bind(received, given)
+        call = Call("", facts, {}, "", self._salt)
         try:
-            call = open_call("", facts, bound, self._readable)
+            open_call(call, bound, self._readable)
         except Malformed as problem:
             finding = Finding("call.malformed", Outcome.DENY, str(problem), problem.argument)
             return Decision(Outcome.DENY, (finding,))
-        admission = self.admit(call)
-        decision = self.decide(admission, self._frame_here(), _FREE)
-        return replace(decision, permissions=tuple(str(one.permission) for one in admission.offers))
+        plan = self.admit(call)
+        decision = self.decide(plan, call, self._frame_here(), _FREE)
+        return replace(decision, permissions=tuple(str(one.permission) for one in call.offers))
 
     def _frame_here(self) -> Frame:
         frame = ACTIVE.get()
@@ -590,54 +576,50 @@ class Run:
         """The frame of code that runs in this run, outside any guarded body."""
         return self._frame
 
-    def open_call(self, facts: ToolFacts, bound: dict[str, Any], frame: Frame) -> Call:
-        """Freeze a bound call; content that comes back by its marker exposes the run.
+    def open_call(self, facts: ToolFacts, frame: Frame) -> Call:
+        """Return a new call of this run, without arguments."""
+        outer = frame.call
+        number = f"{self.id}-{next(self._numbers)}"
+        return Call(number, facts, {}, "" if outer is None else outer.id, self._salt)
+
+    def freeze(self, call: Call, bound: dict[str, Any]) -> None:
+        """Freeze *bound* arguments into *call*; content that comes back by its marker exposes.
 
         Raises:
             Malformed: an argument is not what its parameter takes.
         """
-        call = open_call(
-            f"{self.id}-{next(self._numbers)}",
-            facts,
-            bound,
-            self._readable,
-            "" if frame.call is None else frame.call.id,
-            self._salt,
-        )
+        open_call(call, bound, self._readable)
         if call.returned and not self.exposed:
             self.expose(*{name for label in call.returned.values() for name in label.names})
-        return call
 
-    def next_call(self) -> str:
-        """Return a new id for a call."""
-        return f"{self.id}-{next(self._numbers)}"
-
-    def admit(self, call: Call) -> Admission:
+    def admit(self, call: Call) -> Plan:
         """Ask every grant of the chain about *call*, and normalise it on the way."""
         plan = self._plans.get(call.facts)
         if plan is None:
-            plan = self._plans[call.facts] = Plan(self._chain, call.facts)
+            plan = self._plans[call.facts] = Plan(self._terms, call.facts)
         try:
-            return Admission(call, plan, admit(plan.steps, call))
+            call.offers = admit(plan.steps, call)
         except Refusal as problem:
-            return Admission(call, plan, (), problem)
+            call.refusal = problem
+        return plan
 
-    def ticket(self, admission: Admission) -> Ticket:
+    def ticket(self, plan: Plan, call: Call) -> Ticket:
         """Return a ticket for the budgets concerned."""
-        if not admission.plan.budgeted:
+        if not plan.budgeted:
             return _FREE
         return Ticket(
             self.store,
             [
                 (offer.key, offer.permission.times)
-                for offer in admission.offers
+                for offer in call.offers
                 if offer.permission.times is not None
             ],
         )
 
     def decide(
         self,
-        admission: Admission,
+        plan: Plan,
+        call: Call,
         frame: Frame,
         ticket: Ticket,
         approved: Sequence[Finding] = (),
@@ -647,29 +629,24 @@ class Run:
         The view is one snapshot: state is replaced as a whole, evidence only grows,
         and a budget is taken or not in one step. So nothing has to be locked.
         """
-        view = self._view(frame, admission.offers, admission.refusal)
-        decision = decide(admission.plan.rules, admission.call, view, approved)
+        decision = decide(plan.rules, call, self._view(frame), approved)
         if decision.outcome is Outcome.DENY or ticket.reserve():
             return decision
         finding = Finding("permission.budget", Outcome.DENY, "the permission has no use left")
         return Decision(Outcome.DENY, (finding,))
 
-    def _view(
-        self, frame: Frame, offers: Sequence[Offer] = (), refusal: Refusal | None = None
-    ) -> RunView:
+    def _view(self, frame: Frame) -> RunView:
         return RunView(
             self.clock(),
             self._state if self.parent is None else self.state,
             self._terms,
-            offers,
-            refusal,
             None if frame.call is None else frame.tainted,
         )
 
     def still_open(self, call: Call) -> Finding | None:
         """Return what forbids a stream to go on, ``None`` for nothing."""
         view = self._view(self._frame)
-        return next(iter((*standing(call, view), *permission(call, view))), None)
+        return next(iter((*standing(call, view), *expiry(call, view))), None)
 
     def is_tainted(self, call: Call, approved: Sequence[Finding] = ()) -> bool:
         """Say whether the body of *call* is given untrusted values.
@@ -837,10 +814,10 @@ class Run:
 
     def _all_trusted(self, call: Call, outer: Frame) -> bool:
         """Say whether nobody untrusted can have chosen what the call was given."""
-        view = self._view(outer)  # a permission confines a value; it does not vouch for it
+        view = self._view(outer)
         if not view.wary:
             return True
-        if call.facts.payload:
+        if call.facts.payload or call.facts.confinable:
             return False
         return not any(unauthorised(call, view, name) for name in call.facts.plain)
 

@@ -349,4 +349,4 @@ def _checked(check: Any, value: Any) -> Any:
         return result
     from pydantic import TypeAdapter  # noqa: PLC0415 (only those who endorse pay for it)
 
-    return TypeAdapter(check).validate_python(value)
+    return TypeAdapter[Any](check).validate_python(value)

@@ -60,3 +60,17 @@ def test_importing_the_room_needs_no_extra():
     """The package of the command line can be imported on a bare install."""
     code = "import sys; sys.modules.update(dict.fromkeys(['typer', 'rich'])); import checkrein.cli"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_the_package_runs_as_a_module():
+    """``python -m checkrein`` is the same program."""
+    pytest.importorskip("typer")
+    result = subprocess.run(
+        [sys.executable, "-m", "checkrein", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0
+    assert result.stdout == main("--help").stdout

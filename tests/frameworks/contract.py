@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
+
+from checkrein import CallbackGate, Grant, Run, Untrusted, allow, reads
+from checkrein.errors import Denied, MisuseError
 from frameworks import tools, twins
 from frameworks.shapes import SHAPES, assert_fenced, fences
 from frameworks.tools import DONE, LETTER, SECRET, Desk, Meeting, open_run
 from support import Asked, MemoryLog
-
-from checkrein import CallbackGate, Grant, Run, Untrusted, allow, reads
-from checkrein.errors import Denied, MisuseError
 
 BOSS = "dana@acme.example"
 THIEF = "eve@evil.example"
@@ -117,18 +117,17 @@ def done(tool: str) -> list[tuple[Any, ...]]:
     return [effect[1:] for effect in DONE if effect[0] == tool]
 
 
-@pytest.fixture(params=list(MODES))
-def mode(request: pytest.FixtureRequest) -> Mode:
-    """Sync and async, agent and tools."""
-    return MODES[request.param]
-
-
 class FrameworkContract:
     """The tests. A subclass sets ``host``."""
 
     host: ClassVar[Host]
 
-    # -- what the model is shown -------------------------------------------------------------
+    @pytest.fixture(params=list(MODES))
+    def mode(self, request: pytest.FixtureRequest) -> Mode:
+        """Sync and async, agent and tools."""
+        return MODES[request.param]
+
+    # -- what the model is shown -----------------------------------------------------------------
 
     def test_the_model_is_shown_the_schema_of_the_plain_twin(
         self, mode: Mode, tmp_path: Path
@@ -165,7 +164,7 @@ class FrameworkContract:
         after = [(vars(one), one.__annotations__, inspect.signature(one)) for one in mode.tools]
         assert after == before
 
-    # -- untrusted content out and back --------------------------------------------------------
+    # -- untrusted content out and back ----------------------------------------------------------
 
     @pytest.mark.parametrize("bound", [False, True], ids=["bare", "bound"])
     def test_content_goes_out_fenced_and_comes_back_exact(
@@ -187,7 +186,9 @@ class FrameworkContract:
             assert run.private
         assert_fenced(talk.told[0].text)
         ((path, text, label),) = done("save_report")
-        assert path == str(tmp_path.resolve() / "mail" / "today.txt")  # the checked path, handed over
+        assert path == str(
+            tmp_path.resolve() / "mail" / "today.txt"
+        )  # the checked path, handed over
         assert text == f"It says: {LETTER}!"
         assert label.private
         assert "tool_output:frameworks.inbox" in label.names
@@ -243,7 +244,7 @@ class FrameworkContract:
             self.host.converse(run.tools(desk.note), [Wish("note", {"text": "two"})])
         assert done("note") == [("dana", "one"), ("dana", "two")]
 
-    # -- return shapes -------------------------------------------------------------------------
+    # -- return shapes ---------------------------------------------------------------------------
 
     @pytest.mark.parametrize("shape", list(SHAPES))
     @pytest.mark.parametrize("bound", [False, True], ids=["bare", "bound"])
@@ -367,7 +368,7 @@ class FrameworkContract:
         with open_run(tmp_path) as run, pytest.raises(MisuseError, match="is not guarded"):
             run.tools(*twins.SYNC)
 
-    # -- confirmation ------------------------------------------------------------------------------
+    # -- confirmation ----------------------------------------------------------------------------
 
     def _mail(self, mode: Mode, to: str) -> list[Turn]:
         read, _, send = mode.names
@@ -427,11 +428,12 @@ class FrameworkContract:
     def test_without_a_gate_the_call_is_denied(self, mode: Mode, tmp_path: Path) -> None:
         """Ask without anybody to ask is deny."""
         _, _, send = mode.names
-        with open_run(tmp_path) as run, pytest.raises(Denied) as caught:
+        with open_run(tmp_path) as run:
             run.instruct(f"Write to {BOSS}")
-            self.host.converse(
-                mode.tools, [Wish(send, {"to": BOSS, "body": "hello"})], awaited=mode.awaited
-            )
+            with pytest.raises(Denied) as caught:
+                self.host.converse(
+                    mode.tools, [Wish(send, {"to": BOSS, "body": "hello"})], awaited=mode.awaited
+                )
         assert caught.value.rule == "gate.unavailable"
         assert DONE == []
 
@@ -486,7 +488,7 @@ class FrameworkContract:
         assert len(done("send_mail")) == 2
         assert sum("permission.budget" in one.text for one in talk.told) == 2
 
-    # -- facts of the run --------------------------------------------------------------------------
+    # -- facts of the run ------------------------------------------------------------------------
 
     @pytest.fixture
     def context_is_clean(self) -> Iterator[None]:

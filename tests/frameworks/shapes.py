@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from frameworks.tools import LETTER, SECRET
 from pydantic import BaseModel
 
 from checkrein import Untrusted, reads
+from frameworks.tools import LETTER, SECRET
 
 
 class Page(BaseModel):
@@ -40,7 +40,7 @@ def bare() -> Untrusted[str]:
 
 
 @reads("frameworks.shapes")
-def unannotated():  # noqa: ANN201 (that is the shape)
+def unannotated():
     """Return the content where no annotation says so."""
     return letter()
 

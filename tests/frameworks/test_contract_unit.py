@@ -38,18 +38,15 @@ import threading
 import traceback
 import typing
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from frameworks import tools, twins
-from frameworks.shapes import SHAPES, assert_fenced, fences
-from frameworks.tools import DONE, LETTER, SECRET, Desk, open_run
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from pydantic_core import to_json
-from support import Asked, MemoryLog
 
 from checkrein import (
     CallbackGate,
@@ -71,6 +68,10 @@ from checkrein import (
 from checkrein.errors import Denied, MisuseError, Suspended
 from checkrein.ports import ACTIVE
 from checkrein.testing import permit
+from frameworks import tools, twins
+from frameworks.shapes import SHAPES, assert_fenced, fences
+from frameworks.tools import DONE, LETTER, SECRET, Desk, open_run
+from support import Asked, MemoryLog
 
 
 class Context:
@@ -122,7 +123,8 @@ def contextual(ctx: Annotated[Context, injected], name: str) -> str:
 
 GUARDED = (note, anote, lines, alines, send, contextual)
 ALLOWED = tuple(
-    allow(f"contract.{one}") for one in ("note", "lines", "send", "context", "any", "raises")
+    allow(f"contract.{one}")
+    for one in ("note", "lines", "send", "context", "any", "raises", "sentinel")
 )
 
 
@@ -146,11 +148,13 @@ def call_of_any_kind(tool: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
     return tool(*args, **kwargs)
 
 
-# -- 1, 2, 3, 22, 23: the wrapper ------------------------------------------------------------------
+# -- 1, 2, 3, 22, 23: the wrapper ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bound", [False, True], ids=["bare", "bound"])
-@pytest.mark.parametrize("tool", [*GUARDED, *tools.SYNC, *tools.ASYNC], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "tool", [*GUARDED, *tools.SYNC, *tools.ASYNC], ids=lambda one: one.__name__
+)
 def test_01_the_wrapper_is_a_plain_function_with_the_names_of_the_original(
     tool: Any, bound: bool
 ) -> None:
@@ -300,7 +304,7 @@ def test_23_the_decorator_says_what_it_cannot_resolve() -> None:
         reads("contract.any")(unresolvable)
 
 
-# -- 4, 36: arguments ------------------------------------------------------------------------------
+# -- 4, 36: arguments ----------------------------------------------------------------------------
 
 
 def test_04_every_way_of_passing_arguments_gives_the_same_frozen_call() -> None:
@@ -316,21 +320,47 @@ def test_04_every_way_of_passing_arguments_gives_the_same_frozen_call() -> None:
     (digest, *others) = {event["digest"] for event in log.of("call.allowed")}
     assert not others
     assert digest
-    shown = [[(one.name, one.value) for one in c.arguments if not one.untrusted]
-             for c in asked.confirmations]  # fmt: skip
-    assert shown == [[("to", "dana"), ("how", "slow")]] * 5
+    for confirmation in asked.confirmations:
+        shown = {one.name: one.value for one in confirmation.arguments if not one.untrusted}
+        assert shown == {"to": "dana", "how": "slow"}
     assert len({confirmation.digest for confirmation in asked.confirmations}) == 5  # single use
 
 
-@pytest.mark.parametrize("given_args", [((), {}), (("a", "b", 1, 2), {}), (("a",), {"title": "b"}),
-                                        (("a", "b"), {"more": 1})])  # fmt: skip
+def test_04_a_person_is_shown_the_arguments_in_the_order_of_the_signature() -> None:
+    """The order in which a model happens to write arguments changes nothing that is shown."""
+    asked = Asked(True)
+    with run(gate=asked.gate):
+        send("dana", "hi")
+        send(how="slow", body="hi", to="dana")
+    shown = [[one.name for one in confirmation.arguments] for confirmation in asked.confirmations]
+    assert shown == [["to", "body", "how"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "problem"),
+    [
+        ((), {}, "missing a required argument: 'title'"),
+        (("a",), {}, "missing a required argument: 'text'"),
+        ((), {"text": "b"}, "missing a required argument: 'title'"),
+        (("a", "b", 1, 2), {}, "too many positional arguments"),
+        (("a",), {"title": "b"}, "multiple values for argument 'title'"),
+        (("a", "b"), {"more": 1}, "unexpected keyword argument 'more'"),
+        (("a", "b", 1), {"more": 1}, "unexpected keyword argument 'more'"),
+        ((), {"title": "a", "text": "b", "more": 1}, "unexpected keyword argument 'more'"),
+        (("a",), {"stars": 1, "more": 1}, "missing a required argument: 'text'"),
+    ],
+)
 @pytest.mark.parametrize("tool", [note, anote], ids=["plain", "coroutine"])
-def test_04_arguments_that_do_not_fit_are_refused(tool: Any, given_args: Any) -> None:
-    """What Python would refuse is refused, before the body, as a misuse."""
-    args, kwargs = given_args
-    with run(), pytest.raises(MisuseError):
+def test_04_arguments_that_do_not_fit_are_refused_and_the_error_says_why(
+    tool: Any, args: Any, kwargs: Any, problem: str
+) -> None:
+    """What Python would refuse is refused, before the body, as a misuse, and is in the log."""
+    log = MemoryLog()
+    with run(log=log), pytest.raises(MisuseError) as caught:
         call_of_any_kind(tool, *args, **kwargs)
+    assert problem in str(caught.value)
     assert DONE == []
+    assert len(log.of("call.denied")) == 1
 
 
 def test_04_what_is_injected_goes_by_identity_and_leaves_no_trace() -> None:
@@ -378,7 +408,7 @@ def test_36_defaults_reach_policy_and_body() -> None:
     assert shown["how"] == "slow"
 
 
-# -- 5, 21: only functions -------------------------------------------------------------------------
+# -- 5, 21: only functions -----------------------------------------------------------------------
 
 
 class _Callable:
@@ -395,32 +425,31 @@ class _ToolObject(_Callable):
         return self
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        _Callable(),
-        _ToolObject(),
-        functools.partial(lambda text: text, "x"),
-        classmethod(lambda cls: None),
-        staticmethod(lambda: None),
-        _Callable,
-        property(lambda self: None),
-        functools.partialmethod(lambda self: None),
-        functools.lru_cache(lambda: None),
-        len,
-        str.upper,
-        None,
-        "tool",
-    ],
-    ids=lambda one: type(one).__name__,
-)
-def test_21_only_functions_and_methods_are_taken(target: Any) -> None:
+TARGETS: dict[str, Any] = {
+    "callable object": _Callable(),
+    "tool object": _ToolObject(),
+    "partial": functools.partial(lambda text: text, "x"),
+    "classmethod": classmethod(lambda cls: None),
+    "staticmethod": staticmethod(lambda: None),
+    "class": _Callable,
+    "property": property(lambda self: None),
+    "partialmethod": functools.partialmethod(lambda self: None),
+    "cached function": functools.lru_cache(lambda: None),
+    "builtin": len,
+    "slot": str.upper,
+    "nothing": None,
+    "name": "tool",
+}
+
+
+@pytest.mark.parametrize("target", list(TARGETS))
+def test_21_only_functions_and_methods_are_taken(target: str) -> None:
     """A tool object above which the guard would guard nothing is refused at decoration."""
     for decorator in (reads, writes, irreversible):
         with pytest.raises(MisuseError):
-            decorator("contract.any")(target)
+            decorator("contract.any")(TARGETS[target])
     with run() as here, pytest.raises(MisuseError):
-        here.tools(target)
+        here.tools(TARGETS[target])
 
 
 @pytest.mark.parametrize("outside", [classmethod, staticmethod])
@@ -467,7 +496,7 @@ def test_21_a_bound_method_can_be_decorated() -> None:
         assert guarded("nails") == 15
 
 
-# -- 6, 8, 14, 15, 29, 30: runs and contexts --------------------------------------------------------
+# -- 6, 8, 14, 15, 29, 30: runs and contexts -----------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -475,9 +504,7 @@ def test_21_a_bound_method_can_be_decorated() -> None:
     [(note, ("a", "b")), (anote, ("a", "b")), (lines, (2,)), (alines, (2,)), (send, ("a", "b"))],
     ids=lambda one: getattr(one, "__name__", ""),
 )
-def test_06_08_without_a_run_every_kind_is_denied_before_any_effect(
-    tool: Any, args: Any
-) -> None:
+def test_06_08_without_a_run_every_kind_is_denied_before_any_effect(tool: Any, args: Any) -> None:
     """The denial does not rest on the caller stopping: nothing has begun when it is raised."""
     with pytest.raises(Denied) as caught:
         call_of_any_kind(tool, *args)
@@ -601,6 +628,19 @@ def test_15_a_run_opened_in_an_outer_task_is_found_in_tasks_and_to_thread() -> N
     assert [effect[1] for effect in DONE] == ["task", "thread"]
 
 
+def test_15_the_block_of_a_run_ends_in_the_context_it_began_in() -> None:
+    """A run that something closed in another context does not stay active after its block."""
+
+    def blocks() -> None:
+        with run():
+            with run() as inner:
+                contextvars.copy_context().run(inner.__exit__, None, None, None)
+            assert note("t", "x") == "noted"
+        assert ACTIVE.get() is None
+
+    contextvars.copy_context().run(blocks)
+
+
 def test_29_30_a_bare_thread_has_no_run_and_a_bound_tool_brings_its_own() -> None:
     """A new thread or an emptied context fails closed; ``run.tools`` is the way through."""
     outcomes: list[Any] = []
@@ -637,7 +677,7 @@ def test_30_an_object_that_tool_code_put_into_the_variable_is_no_run(planted: An
     assert DONE == []
 
 
-# -- 7, 28, 37: the denial ---------------------------------------------------------------------------
+# -- 7, 28, 37: the denial -----------------------------------------------------------------------
 
 
 def _denials() -> Iterator[Denied]:
@@ -653,23 +693,13 @@ def _denials() -> Iterator[Denied]:
     grant = Grant(*ALLOWED[:3], *open_run(Path()).grant.permissions[1:2])
     for active in (False, True):
         for tool, arguments in attempts:
-            with Run(agent="a", grant=grant) if active else contextlib_nothing():
+            with Run(agent="a", grant=grant) if active else nullcontext():
                 try:
                     tool(**arguments)
                 except Denied as denial:
                     yield denial
                 else:
                     raise AssertionError(tool)
-
-
-class contextlib_nothing:  # noqa: N801 (reads as a function)
-    """A context without a run."""
-
-    def __enter__(self) -> None:
-        """Do nothing."""
-
-    def __exit__(self, *_: object) -> None:
-        """Do nothing."""
 
 
 def test_07_28_37_a_denial_is_an_exception_with_one_safe_text() -> None:
@@ -721,10 +751,10 @@ def test_07_a_denial_survives_copies_and_pickles() -> None:
         assert (str(again), again.rule) == (str(caught.value), "run.none")
 
 
-# -- 9, 10, 11, 12, 27, 33: control flow and gates ---------------------------------------------------
+# -- 9, 10, 11, 12, 27, 33: control flow and gates -----------------------------------------------
 
 
-class _Interrupt(Exception):  # noqa: N818 (named as the frameworks name theirs)
+class _Interrupt(Exception):
     """How some frameworks pause."""
 
 
@@ -804,7 +834,7 @@ class _Sentinel:
     update: Any = None
 
 
-def _without_annotation():  # noqa: ANN202 (that is the point)
+def _without_annotation():
     return SENTINEL
 
 
@@ -828,7 +858,7 @@ SENTINEL = _Sentinel({"messages": ["x"]})
 )
 def test_09_sentinels_come_back_as_the_same_object(function: Any) -> None:
     """A ``Command``, a ``ToolMessage``, an ``InputRequiredResult``: returned by identity."""
-    tool = reads("contract.any")(function)
+    tool = reads("contract.sentinel")(function)
     with run() as here:
         assert tool() is SENTINEL
         assert here.tools(tool)[0]() is SENTINEL
@@ -882,7 +912,7 @@ def test_11_the_gate_comes_first_and_one_call_has_one_id_in_the_log() -> None:
     assert kinds == [
         "confirmation.asked", "confirmation.answered", "call.allowed", "call.outcome",
     ]  # fmt: skip
-    ids += [event["call"] for event in log.events if "call" in event and event["call"]]
+    ids += [event["call"] for event in log.events if event.get("call")]
     assert len(ids) == 6
     assert len(set(ids)) == 1
 
@@ -937,14 +967,14 @@ def test_27_a_gate_that_fails_or_answers_nonsense_says_no(answer: Any) -> None:
     assert DONE == []
 
 
-# -- 16, 17, 24, 25, 31: untrusted content -------------------------------------------------------------
+# -- 16, 17, 24, 25, 31: untrusted content -------------------------------------------------------
 
 RENDERINGS: dict[str, Callable[[Any], str]] = {
     "str": str,
     "repr": repr,
     "format": lambda value: f"{value}",
     "format repr": lambda value: f"{value!r}",
-    "percent": lambda value: "%s" % (value,),  # noqa: UP031 (one of the ways)
+    "percent": lambda value: "%s" % (value,),
     "json": lambda value: json.dumps(value, default=str),
     "json repr": lambda value: json.dumps(value, default=repr),
     "to_json": lambda value: to_json(value).decode(),
@@ -1030,31 +1060,31 @@ def test_24_untrusted_content_is_no_duck(name: str) -> None:
     assert not hasattr(Untrusted(LETTER), name)
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda content: content or "nothing",
-        lambda content: not content,
-        lambda content: content == "x",
-        lambda content: content != "x",
-        lambda content: "x" in {content: 1},
-        lambda content: len(content),
-        lambda content: content + "x",
-        lambda content: "x" + content,
-        lambda content: content[:10],
-        lambda content: "x" in content,
-        lambda content: list(content),
-        lambda content: content < "x",
-        lambda content: "".join([content]),
-        lambda content: {**content},
-        lambda content: vars(content),
-        lambda content: setattr(content, "_value", "x"),
-    ],
-)
-def test_24_what_has_no_safe_meaning_raises_a_type_error_without_content(use: Any) -> None:
+USES: dict[str, Callable[[Any], Any]] = {
+    "or": lambda content: content or "nothing",
+    "not": lambda content: not content,
+    "equal": lambda content: content == "x",
+    "unequal": lambda content: content != "x",
+    "key": lambda content: {content: 1},
+    "len": lambda content: len(content),
+    "add": lambda content: content + "x",
+    "added": lambda content: "x" + content,
+    "slice": lambda content: content[:10],
+    "in": lambda content: "x" in content,
+    "iterate": lambda content: list(content),
+    "less": lambda content: content < "x",
+    "join": lambda content: "".join([content]),
+    "unpack": lambda content: {**content},
+    "vars": lambda content: vars(content),
+    "set": lambda content: setattr(content, "_value", "x"),
+}
+
+
+@pytest.mark.parametrize("use", list(USES))
+def test_24_what_has_no_safe_meaning_raises_a_type_error_without_content(use: str) -> None:
     """``result or ""`` and its kin end in an error that quotes nothing."""
     with pytest.raises(TypeError) as caught:
-        use(Untrusted(LETTER))
+        USES[use](Untrusted(LETTER))
     assert SECRET not in str(caught.value)
 
 
@@ -1087,7 +1117,7 @@ def test_31_in_a_guarded_body_marker_text_cannot_slip_into_data() -> None:
         careless("x")
 
 
-# -- 19, 20, 32: the log ----------------------------------------------------------------------------
+# -- 19, 20, 32: the log -------------------------------------------------------------------------
 
 
 def test_19_every_entry_has_the_runs_own_ids() -> None:
@@ -1128,7 +1158,7 @@ def test_32_a_repeat_is_a_new_call() -> None:
     assert len({event["call"] for event in log.of("call.allowed")}) == 2
 
 
-# -- the application's own tests ----------------------------------------------------------------------
+# -- the application's own tests -----------------------------------------------------------------
 
 
 def test_a_guarded_tool_is_tested_in_one_line() -> None:

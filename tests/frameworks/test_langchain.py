@@ -9,24 +9,11 @@ from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
+
 from frameworks.needed import needed
 
 needed("langchain")
 
-from frameworks import tools  # noqa: E402 (skipped above if it cannot run)
-from frameworks.contract import (  # noqa: E402
-    Conversation,
-    FrameworkContract,
-    Host,
-    Told,
-    Turn,
-    Wish,
-    done,
-    mode,
-    wishes_of,
-)
-from frameworks.shapes import assert_fenced, letter  # noqa: E402
-from frameworks.tools import DONE, LETTER, Desk, open_run  # noqa: E402
 from langchain.agents import create_agent  # noqa: E402
 from langchain.agents.middleware import ToolErrorMiddleware, wrap_tool_call  # noqa: E402
 from langchain.tools import ToolRuntime, tool  # noqa: E402
@@ -48,8 +35,19 @@ from pydantic_core import to_json  # noqa: E402
 
 from checkrein import Untrusted, injected, reads, writes  # noqa: E402
 from checkrein.errors import Denied, MisuseError  # noqa: E402
-
-__all__ = ["mode"]
+from frameworks import tools  # noqa: E402 (skipped above if it cannot run)
+from frameworks.contract import (  # noqa: E402
+    Conversation,
+    FrameworkContract,
+    Host,
+    Told,
+    Turn,
+    Wish,
+    done,
+    wishes_of,
+)
+from frameworks.shapes import assert_fenced, letter  # noqa: E402
+from frameworks.tools import DONE, LETTER, Desk, open_run  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +180,7 @@ def test_the_runtime_is_injected_and_stays_out_of_the_schema(
     assert done("sign") == [("thread" if one is configured else "0.0", "hello")]
 
 
-# -- the framework's ways to make a tool ------------------------------------------------------------
+# -- the framework's ways to make a tool ---------------------------------------------------------
 
 
 def test_the_frameworks_decorator_goes_on_top(tmp_path: Path) -> None:
@@ -251,7 +249,7 @@ def test_a_tool_called_by_hand_keeps_the_wrapper(tmp_path: Path) -> None:
         assert result.map(lambda text: text == LETTER).reveal(reason="a test") is True
 
 
-# -- control flow and sentinels ---------------------------------------------------------------------
+# -- control flow and sentinels ------------------------------------------------------------------
 
 
 def test_an_interrupt_pauses_the_graph_and_the_body_runs_again(tmp_path: Path) -> None:

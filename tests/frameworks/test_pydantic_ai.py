@@ -8,24 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+
 from frameworks.needed import needed
 
 needed("pydantic_ai")
 
-from frameworks import tools  # noqa: E402 (skipped above if it cannot run)
-from frameworks.contract import (  # noqa: E402
-    Conversation,
-    FrameworkContract,
-    Host,
-    Told,
-    Turn,
-    Wish,
-    done,
-    mode,
-    wishes_of,
-)
-from frameworks.shapes import assert_fenced, letter  # noqa: E402
-from frameworks.tools import DONE, open_run  # noqa: E402
 from pydantic_ai import Agent, RunContext, Tool, ToolFailed, ToolReturn  # noqa: E402
 from pydantic_ai.capabilities import Hooks  # noqa: E402
 from pydantic_ai.exceptions import ApprovalRequired, ModelRetry  # noqa: E402
@@ -41,8 +28,19 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel  # noqa: E402
 
 from checkrein import Run, Untrusted, injected, reads, writes  # noqa: E402
 from checkrein.errors import Denied, MisuseError  # noqa: E402
-
-__all__ = ["mode"]
+from frameworks import tools  # noqa: E402 (skipped above if it cannot run)
+from frameworks.contract import (  # noqa: E402
+    Conversation,
+    FrameworkContract,
+    Host,
+    Told,
+    Turn,
+    Wish,
+    done,
+    wishes_of,
+)
+from frameworks.shapes import assert_fenced, letter  # noqa: E402
+from frameworks.tools import DONE, open_run  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +150,7 @@ def test_the_run_context_is_injected_and_stays_out_of_the_schema(
     assert done("sign") == [("dana", tool.__name__, "hello")]
 
 
-# -- the framework's ways to register a tool --------------------------------------------------------
+# -- the framework's ways to register a tool -----------------------------------------------------
 
 
 def _agent(turns: Sequence[Turn], **more: Any) -> Agent[Any, Any]:
@@ -160,8 +158,7 @@ def _agent(turns: Sequence[Turn], **more: Any) -> Agent[Any, Any]:
         number = sum(isinstance(message, ModelResponse) for message in messages)
         wishes = wishes_of(turns, number, told_in(messages))
         return ModelResponse(
-            parts=[ToolCallPart(wish.tool, wish.arguments) for wish in wishes]
-            or [TextPart("done")]
+            parts=[ToolCallPart(wish.tool, wish.arguments) for wish in wishes] or [TextPart("done")]
         )
 
     return Agent(FunctionModel(model), **more)
@@ -203,7 +200,7 @@ def test_async_tools_serve_a_sync_run(tmp_path: Path) -> None:
     assert_fenced(talk.told[0].text)
 
 
-# -- control flow and sentinels ---------------------------------------------------------------------
+# -- control flow and sentinels ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("signal", [ModelRetry("again"), ApprovalRequired(), ToolFailed("broken")])

@@ -321,7 +321,7 @@ def test_a_key_inside_the_log_is_refused(tmp_path, monkeypatch, make):
     with pytest.raises(ConfigurationError, match="lies in the log's directory"):
         make()
     assert not (tmp_path / "log" / "secrets").exists()
-    signer = keys.new_key("example.com/log", tmp_path / "log" / "key")
+    signer = keys.keys.new_key("example.com/log", tmp_path / "log" / "key")
     with pytest.raises(ConfigurationError, match="lies in the log's directory"):
         make(signer=signer)
 
@@ -487,3 +487,14 @@ def test_a_forked_child_cannot_write(make, tools):
     log.append(event(1))
     log.close()
     assert numbers(log.directory) == [0, 1]
+
+
+def test_a_new_key_never_replaces_another_ones_file(tmp_path):
+    """Neither the private nor the public file of a key is overwritten, nor one by the other."""
+    with pytest.raises(ConfigurationError, match="public"):
+        keys.new_key("example.com/x", tmp_path / "mine.vkey")
+    (tmp_path / "b.vkey").write_text("somebody else's\n")
+    with pytest.raises(ConfigurationError, match="already"):
+        keys.new_key("example.com/b", tmp_path / "b.skey")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.vkey"]
+    assert (tmp_path / "b.vkey").read_text() == "somebody else's\n"

@@ -33,6 +33,14 @@ def each(values: Iterable[Any]) -> list[Any]:
     ]
 
 
+def each_pair(pairs: Iterable[tuple[Any, Any]]) -> list[Any]:
+    """Return *pairs* as two parameters with short ids, each its own."""
+    return [
+        pytest.param(one, other, id=f"{place}-{_short(one)}-{_short(other)}")
+        for place, (one, other) in enumerate(pairs)
+    ]
+
+
 def _short(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > 64:
         return "huge"

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from values.leaks import each, told_by
 
 from checkrein import Grant, Run, Untrusted, allow, reads
 from checkrein.constraints import (
@@ -28,6 +27,7 @@ from checkrein.constraints import (
     under,
 )
 from checkrein.errors import ConfigurationError, Denied
+from values.leaks import each, told_by
 
 GOT: list[Any] = []
 
@@ -545,27 +545,29 @@ def test_a_url_to_the_host_reaches_the_body_rebuilt(value: str):
 
 @pytest.mark.parametrize(
     "value",
-    each([
-        "https://good.com/",
-        "https://evilgood.com/",
-        "https://.good.com/",
-        "https://a..good.com/",
-        "https://-.good.com/",
-        "https://a.good.com.evil.com/",
-        "https://evil.com\\.good.com/",
-        "https://evil.com%2f.good.com/",
-        "https://evil.com;.good.com/",
-        "https://evil.com\u2044.good.com/",
-        "https://*.good.com/",
-        "https://_a.good.com/",
-        "https://a.good.com./",
-        "https://\u017fub.good.com/",
-        "https://\u0131.good.com/",
-        "https://\u0130.good.com/",
-        "https://\u212aay.good.com/",
-        "https://\u00df.good.com/",
-        "https://\u2460.good.com/",
-    ]),
+    each(
+        [
+            "https://good.com/",
+            "https://evilgood.com/",
+            "https://.good.com/",
+            "https://a..good.com/",
+            "https://-.good.com/",
+            "https://a.good.com.evil.com/",
+            "https://evil.com\\.good.com/",
+            "https://evil.com%2f.good.com/",
+            "https://evil.com;.good.com/",
+            "https://evil.com\u2044.good.com/",
+            "https://*.good.com/",
+            "https://_a.good.com/",
+            "https://a.good.com./",
+            "https://\u017fub.good.com/",
+            "https://\u0131.good.com/",
+            "https://\u0130.good.com/",
+            "https://\u212aay.good.com/",
+            "https://\u00df.good.com/",
+            "https://\u2460.good.com/",
+        ]
+    ),
 )
 def test_a_subdomain_pattern_covers_ascii_names_beneath_the_domain_only(value: str):
     """*.good.com is neither good.com, nor a look-alike, nor a name with letters beyond ASCII."""
@@ -592,60 +594,64 @@ def test_other_schemes_and_ports_are_allowed_by_name_only():
 
 @pytest.mark.parametrize(
     "value",
-    each([
-        # N rows of the peers' probes.
-        101,
-        float("nan"),
-        float("inf"),
-        True,
-        False,
-        "50",
-        "1e9",
-        -1,
-        float("-inf"),
-        None,
-        [50],
-        10**400,
-        -(10**400),
-        100.0000001,
-        # More.
-        0,
-        0.0,
-        -0.0,
-        0.9999999999999999,
-        Decimal("NaN"),
-        Decimal("sNaN"),
-        Decimal("Infinity"),
-        Decimal("-Infinity"),
-        Decimal("100.00000000000000000000000000001"),
-        Decimal("1E+1000000"),
-        Decimal("1E-1000000"),
-        Fraction(50, 1),
-        complex(50, 0),
-        Number(),
-        Whole(500),
-        Whole(50),
-        b"50",
-        bytearray(b"5"),
-        (50,),
-        {50},
-        {"n": 50},
-        "nan",
-        "",
-        "\u0665\u0660",
-        "0x32",
-        range(50, 51),
-        1e308,
-        2**8192,
-        5e-324,
-    ]),
+    each(
+        [
+            # N rows of the peers' probes.
+            101,
+            float("nan"),
+            float("inf"),
+            True,
+            False,
+            "50",
+            "1e9",
+            -1,
+            float("-inf"),
+            None,
+            [50],
+            10**400,
+            -(10**400),
+            100.0000001,
+            # More.
+            0,
+            0.0,
+            -0.0,
+            0.9999999999999999,
+            Decimal("NaN"),
+            Decimal("sNaN"),
+            Decimal("Infinity"),
+            Decimal("-Infinity"),
+            Decimal("100.00000000000000000000000000001"),
+            Decimal("1E+1000000"),
+            Decimal("1E-1000000"),
+            Fraction(50, 1),
+            complex(50, 0),
+            Number(),
+            Whole(500),
+            Whole(50),
+            b"50",
+            bytearray(b"5"),
+            (50,),
+            {50},
+            {"n": 50},
+            "nan",
+            "",
+            "\u0665\u0660",
+            "0x32",
+            range(50, 51),
+            1e308,
+            2**8192,
+            5e-324,
+        ]
+    ),
 )
 def test_only_a_finite_number_in_the_interval_passes(value: Any):
     """NaN, infinities, booleans, texts and what acts like a number are outside every interval."""
     refusal(between(1, 100), value)
 
 
-@pytest.mark.parametrize("value", each([float("nan"), Decimal("NaN"), Decimal("sNaN"), True, "5", None]))
+@pytest.mark.parametrize(
+    "value", each([float("nan"), Decimal("NaN"), Decimal("sNaN"), True, "5", None])
+)
 @pytest.mark.parametrize("constraint", [at_most(100), at_least(-100)], ids=["at_most", "at_least"])
 def test_an_open_side_admits_no_more_kinds(constraint: Any, value: Any):
     """What compares to nothing is outside half-open intervals, too."""
@@ -809,37 +815,39 @@ def test_email_hands_over_the_listed_spelling():
 
 @pytest.mark.parametrize(
     "value",
-    each([
-        # E rows of the peers' probes.
-        "write",
-        "read ",
-        " read",
-        "READ",
-        ["read"],
-        None,
-        True,
-        # More.
-        "",
-        "read\n",
-        "read\x00",
-        "re\u0430d",
-        "\uff52ead",
-        "read\u200b",
-        b"read",
-        Text("write"),
-        Text("read"),
-        1.0,
-        False,
-        "1",
-        b"1",
-        Decimal(1),
-        Number(),
-        Whole(1),
-        2,
-        ("read",),
-        {"read"},
-        {"read": 1},
-    ]),
+    each(
+        [
+            # E rows of the peers' probes.
+            "write",
+            "read ",
+            " read",
+            "READ",
+            ["read"],
+            None,
+            True,
+            # More.
+            "",
+            "read\n",
+            "read\x00",
+            "re\u0430d",
+            "\uff52ead",
+            "read\u200b",
+            b"read",
+            Text("write"),
+            Text("read"),
+            1.0,
+            False,
+            "1",
+            b"1",
+            Decimal(1),
+            Number(),
+            Whole(1),
+            2,
+            ("read",),
+            {"read"},
+            {"read": 1},
+        ]
+    ),
 )
 def test_one_of_compares_values_with_their_types(value: Any):
     """1, 1.0, True and "1" are four values, and a hostile == persuades nobody."""
@@ -898,33 +906,35 @@ def test_options_that_are_no_options_are_a_configuration_error(options: Any):
 
 @pytest.mark.parametrize(
     "value",
-    each([
-        # R rows of the peers' probes.
-        "abc\n",
-        "abc\nDROP",
-        "abcx",
-        "\u0430bc",
-        "",
-        ["abc"],
-        None,
-        # More.
-        "\nabc",
-        "abc\r",
-        "abc\x00",
-        "abc\u2028",
-        " abc",
-        "ABC",
-        "xabc",
-        "abc\nabc",
-        "ab\u200bc",
-        "\uff41bc",
-        b"abc",
-        Text("abc"),
-        ("abc",),
-        {"abc": 1},
-        7,
-        True,
-    ]),
+    each(
+        [
+            # R rows of the peers' probes.
+            "abc\n",
+            "abc\nDROP",
+            "abcx",
+            "\u0430bc",
+            "",
+            ["abc"],
+            None,
+            # More.
+            "\nabc",
+            "abc\r",
+            "abc\x00",
+            "abc\u2028",
+            " abc",
+            "ABC",
+            "xabc",
+            "abc\nabc",
+            "ab\u200bc",
+            "\uff41bc",
+            b"abc",
+            Text("abc"),
+            ("abc",),
+            {"abc": 1},
+            7,
+            True,
+        ]
+    ),
 )
 @pytest.mark.parametrize("pattern", each(["abc", "^abc$", "(?m)^abc$", "abc|abd", r"\Aabc\Z"]))
 def test_matches_takes_the_whole_text_or_none_of_it(pattern: str, value: Any):
@@ -965,28 +975,30 @@ def test_a_pattern_that_cannot_work_is_a_configuration_error(pattern: Any):
 
 @pytest.mark.parametrize(
     "make",
-    each([
-        lambda: host(),
-        lambda: host("*"),
-        lambda: host("*."),
-        lambda: host("a.*.com"),
-        lambda: host("good.com/"),
-        lambda: host("https://good.com"),
-        lambda: host("good.com:443"),
-        lambda: host(""),
-        lambda: host(b"good.com"),
-        lambda: email_domain("@acme.com"),
-        lambda: email_domain("dana@acme.com"),
-        lambda: email_domain(),
-        lambda: email("Dana <dana@acme.com>"),
-        lambda: email(),
-        lambda: under(""),
-        lambda: under("a\0b"),
-        lambda: under(b"/tmp"),
-        lambda: allow("vcons.take", value="read"),
-        lambda: allow("vcons.take", value=str),
-        lambda: allow("vcons.take", value=type(anything)),
-    ]),
+    each(
+        [
+            lambda: host(),
+            lambda: host("*"),
+            lambda: host("*."),
+            lambda: host("a.*.com"),
+            lambda: host("good.com/"),
+            lambda: host("https://good.com"),
+            lambda: host("good.com:443"),
+            lambda: host(""),
+            lambda: host(b"good.com"),
+            lambda: email_domain("@acme.com"),
+            lambda: email_domain("dana@acme.com"),
+            lambda: email_domain(),
+            lambda: email("Dana <dana@acme.com>"),
+            lambda: email(),
+            lambda: under(""),
+            lambda: under("a\0b"),
+            lambda: under(b"/tmp"),
+            lambda: allow("vcons.take", value="read"),
+            lambda: allow("vcons.take", value=str),
+            lambda: allow("vcons.take", value=type(anything)),
+        ]
+    ),
 )
 def test_a_constraint_set_up_wrongly_says_so(make: Any):
     """Mistakes of the grant's author surface when the grant is made."""
@@ -996,7 +1008,9 @@ def test_a_constraint_set_up_wrongly_says_so(make: Any):
 
 # -- all constraints -------------------------------------------------------------------------
 
-TEXTS = st.text(max_size=30) | st.text("abcdk./@:%~\\ -_*KSDanaACMEgo\u212a\u017f\n\x00", max_size=25)
+TEXTS = st.text(max_size=30) | st.text(
+    "abcdk./@:%~\\ -_*KSDanaACMEgo\u212a\u017f\n\x00", max_size=25
+)
 PATHS = st.lists(st.sampled_from(["a", "..", ".", "sub", "self", "inward", ""]), max_size=6).map(
     "/".join
 )
@@ -1046,7 +1060,7 @@ def test_what_a_constraint_hands_over_it_accepts_unchanged(value: Any, index: in
     except (Refused, ValueError):
         return
     twice = constraint.normalise(once)
-    assert (twice, type(twice)) == (once, type(once)) or once != once  # noqa: PLR0124
+    assert (twice, type(twice)) == (once, type(once)) or once != once
 
 
 @given(value=URLS | ADDRESSES | PATHS | TEXTS)

@@ -46,19 +46,26 @@ def new_key(origin: str, path: Path | None = None) -> Ed25519Signer:
         LogError: the file cannot be written.
     """
     path = path or key_path(origin)
+    public = path.with_suffix(".vkey")
+    if public == path:
+        raise ConfigurationError(
+            f"{path} is the name of a public key; give the private one another, "
+            f"{path.with_suffix('.skey').name} for example"
+        )
     signer = Ed25519Signer.generate(origin)
     with as_log_error(f"creating the key {path}"):
         Disk().make_directory(path.parent)
         try:
+            # The private key first: a public one alone would stand for nobody.
             _create(path, signer.private_text())
-        except FileExistsError:
+            _create(public, signer.vkey)
+        except FileExistsError as error:
+            if error.filename == str(public):
+                path.unlink()
             raise ConfigurationError(
                 f"there is a key for {origin} already: a log of that name exists, or existed. "
-                f"Choose another origin; if that log never held an entry, remove {path}"
+                f"Choose another origin; if that log never held an entry, remove {error.filename}"
             ) from None
-        public = path.with_suffix(".vkey")
-        public.unlink(missing_ok=True)
-        _create(public, signer.vkey)
     return Ed25519Signer.from_text(signer.private_text(), path)
 
 
