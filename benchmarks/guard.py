@@ -84,9 +84,7 @@ def one_round(log: AuditLog, evidence: str) -> dict[str, float]:
     bind = inspect.signature(bare).bind
 
     def call(function: Callable[..., object]) -> float:
-        return statistics.median(
-            batches(lambda: function("dana@acme.com", status="open", limit=5))
-        )
+        return statistics.median(batches(lambda: function("dana@acme.com", status="open", limit=5)))
 
     row = {"bind": call(bind), "bare": call(bare)}
     with Run(agent="bench", grant=grant()):

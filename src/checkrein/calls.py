@@ -32,6 +32,7 @@ from checkrein.untrusted import Untrusted, content, labelled
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 _SMALL: Final = 1 << 63
+_SILENT: Final = frozenset({bool, type(None)})
 _CONSTANT: Final = Label(frozenset({Source(Origin.SYSTEM, "default")}))
 _AGENT: Final = Label(frozenset({Source(Origin.AGENT_GENERATED)}))
 
@@ -71,21 +72,20 @@ class Binder:
 
         Args:
             args: positional arguments, as given.
-            kwargs: keyword arguments, as given; taken over.
+            kwargs: keyword arguments, as given.
 
         Raises:
             MisuseError: an argument is missing, unknown, or given twice.
         """
         if self._simple and len(args) <= len(self._names):
-            bound = kwargs
+            bound = kwargs.copy()  # the way back is on what was given
             for name, value in zip(self._names, args, strict=False):
                 if name in bound:  # given twice
                     break
                 bound[name] = value
             else:
-                if len(bound) < self._size:
-                    for name, default in self._optional:
-                        bound.setdefault(name, default)
+                for name, default in self._optional:
+                    bound.setdefault(name, default)
                 # As many as there are, and none missing: so none is unknown.
                 if len(bound) == self._size:
                     for name in self._required:
@@ -128,7 +128,12 @@ class Call:
     _digest = b""
 
     def __init__(
-        self, id: str, facts: ToolFacts, arguments: dict[str, Any], parent: str, salt: bytes
+        self,
+        id: str,  # noqa: A002 (by its natural name)
+        facts: ToolFacts,
+        arguments: dict[str, Any],
+        parent: str,
+        salt: bytes,
     ) -> None:
         self.id = id
         self.facts = facts
@@ -167,12 +172,18 @@ class Call:
             if one.kind is inspect.Parameter.VAR_POSITIONAL:
                 positional += value
             elif one.kind is inspect.Parameter.VAR_KEYWORD:
+                if any(self._is_named(key) for key in value):
+                    raise MisuseError(f"a name in {name!r} is that of a parameter")
                 named |= value
             elif one.kind is inspect.Parameter.KEYWORD_ONLY:
                 named[name] = value
             else:
                 positional.append(value)
         return positional, named
+
+    def _is_named(self, key: str) -> bool:
+        one = self.facts.by_name.get(key)
+        return one is not None and one.kind in NAMED
 
     def _thawed(self, value: Any) -> Any:
         if type(value) is Untrusted:
@@ -206,7 +217,7 @@ def open_call(call: Call, bound: dict[str, Any], marks: tuple[RunMarks, ...]) ->
             if kind is str:
                 if len(value) < SHORTEST_MARKED or not any_nonce_in(value, marks):
                     continue
-            elif kind is not float and (kind is not int or -_SMALL < value < _SMALL):
+            elif (kind is int and -_SMALL < value < _SMALL) or kind in _SILENT:
                 continue
         if one.injected:
             injected = {**(injected or {}), name: value}
@@ -216,6 +227,8 @@ def open_call(call: Call, bound: dict[str, Any], marks: tuple[RunMarks, ...]) ->
             atomic = False
             continue
         frozen, label = _frozen(one, value, marks)
+        if one.kind is inspect.Parameter.VAR_KEYWORD and list(frozen) != list(value):
+            raise Malformed(f"a name in {name!r} holds a marker of untrusted content", name)
         if not one.accepts(frozen if is_frozen(frozen) else thaw(frozen)):
             raise Malformed(_mismatch(one), name)
         bound[name] = frozen

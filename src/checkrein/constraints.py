@@ -32,18 +32,18 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from math import isfinite
-from pathlib import PurePath
+from pathlib import PurePath, PureWindowsPath
 from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 
 from checkrein.errors import ConfigurationError
-from checkrein.freezing import Unfreezable, encode, freeze
+from checkrein.freezing import Unfreezable, encode, freeze, is_finite
 from checkrein.lazy import pattern
 
 Number = int | float | Decimal
 
 _MAX_TEXT: Final = 1024
 _MAX_URL: Final = 8192
+_MAX_PATH: Final = 4096
 _MAX_ADDRESS: Final = 254  # RFC 5321 section 4.5.3.1.3, less the brackets
 
 
@@ -109,7 +109,7 @@ class Between:
     def normalise(self, value: Any) -> Any:
         """Return *value* if it is a number in the interval."""
         kind = type(value)
-        if kind is not int and (kind not in {float, Decimal} or not isfinite(value)):
+        if kind is not int and (kind not in {float, Decimal} or not is_finite(value)):
             raise Refused("must be a finite number")
         # Asked positively, so that what compares to nothing is outside.
         inside = (self.low is None or self.low <= value) and (
@@ -173,12 +173,15 @@ class Under:
     def normalise(self, value: Any) -> Any:
         """Return the real, absolute path of *value* if it lies beneath the root."""
         path = isinstance(value, PurePath)
-        text = _text(str(value) if path else value, 4096)
-        _refuse_odd_path(text)
+        if path and isinstance(value, PureWindowsPath) != (os.name == "nt"):
+            raise Refused("must be a path of this system")
+        text = _text(str(value) if path else value, _MAX_PATH)
         root = os.path.realpath(self.root)
+        beneath = root.rstrip(os.sep) + os.sep
+        # What the permission itself spells may be as odd as its author likes.
+        _refuse_odd_path(text.removeprefix(beneath) if text != beneath else ".")
         real = os.path.realpath(os.path.join(root, text))
-        inside = real.startswith(root.rstrip(os.sep) + os.sep) or (self.itself and real == root)
-        if not inside:
+        if not (self.itself if real == root else real.startswith(beneath)):
             raise Refused("must be a path beneath the directory that the permission names")
         return type(value)(real) if path else real
 
@@ -198,10 +201,10 @@ def _refuse_odd_path(text: str) -> None:
 # -- URLs ----------------------------------------------------------------------------------
 
 _NAME: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_HOST: Final = pattern(rf"{_NAME}(?:\.{_NAME})*", re.IGNORECASE)
+_HOST: Final = pattern(rf"{_NAME}(?:\.{_NAME})*", re.IGNORECASE | re.ASCII)
 # RFC 3986, for URLs with an authority, without userinfo; the host is checked on its own.
 _URL: Final = pattern(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>[^/?#:@\[\]]+)(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>[A-Za-z0-9.-]+)(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<rest>(?:/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?(?:\?[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?"
     r"(?:#[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)?)"
 )
@@ -231,7 +234,7 @@ class Host:
         scheme, host = parts["scheme"].lower(), parts["host"].lower()
         if scheme not in self.schemes:
             raise Refused(f"must be a URL that begins with {' or '.join(self.schemes)}")
-        if host not in self.hosts and not _within_any(host, self.hosts):
+        if not _is_one_of(host, self.hosts):
             raise Refused("must be a URL to a host that the permission lists")
         default = _PORTS.get(scheme)
         port = int(parts["port"]) if parts["port"] else default
@@ -241,10 +244,10 @@ class Host:
         return f"{scheme}://{host}{shown}{parts['rest']}"
 
 
-def _within_any(host: str, allowed: tuple[str, ...]) -> bool:
-    """Say whether *host* is a subdomain that one of *allowed* stands for."""
-    return _HOST().fullmatch(host) is not None and any(
-        one.startswith("*.") and host.endswith(one[1:]) for one in allowed
+def _is_one_of(host: str, allowed: tuple[str, ...]) -> bool:
+    """Say whether *host* is a name, and one that *allowed* lists or stands for."""
+    return _HOST().fullmatch(host) is not None and (
+        host in allowed or any(one.startswith("*.") and host.endswith(one[1:]) for one in allowed)
     )
 
 
@@ -278,7 +281,7 @@ class EmailDomain:
     def normalise(self, value: Any) -> str:
         """Return the address, domain in lower case, if its domain is allowed."""
         address, domain = _address(value)
-        if domain not in self.domains and not _within_any(domain, self.domains):
+        if not _is_one_of(domain, self.domains):
             raise Refused("must be a mail address at a domain that the permission lists")
         return address
 
@@ -358,9 +361,11 @@ def matches(pattern: str) -> Matches:
         >>> matches("[A-Z]{2}-[0-9]{4}").normalise("AB-1234")
         'AB-1234'
     """
+    if not isinstance(pattern, str):
+        raise ConfigurationError("matches(pattern) takes a text")
     try:
         re.compile(pattern, re.ASCII)
-    except (re.error, TypeError) as error:
+    except (re.error, ValueError, OverflowError, RecursionError) as error:
         raise ConfigurationError(f"matches(pattern) needs a valid pattern: {error}") from None
     return Matches(pattern)
 
@@ -435,7 +440,7 @@ def _option(value: Any) -> Any:
 
 
 def _limit(value: Any, name: str) -> None:
-    if type(value) not in {int, float, Decimal} or not isfinite(value):
+    if type(value) not in {int, float, Decimal} or not is_finite(value):
         raise ConfigurationError(f"{name} must be a finite number, not {type(value).__name__}")
 
 

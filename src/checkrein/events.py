@@ -37,6 +37,7 @@ be guessed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, Final
 
 from checkrein.untrusted import Untrusted, content
@@ -52,16 +53,27 @@ def loggable(value: Any) -> Any:
         if len(value) > _MAX_TEXT:
             return {"start": _utf8(value[:_MAX_TEXT]), "letters": len(value)}
         return value if value.isascii() else _utf8(value)
-    if kind is bool or value is None or kind is float:
+    if kind is bool or value is None:
         return value
+    if kind is float:
+        return value if isfinite(value) else {"number": repr(value)}  # JSON has no such number
     if kind is int:
         return value if -_INT64 <= value < _INT64 else {"number": hex(value)[:_MAX_TEXT]}
     if kind is Untrusted:
         inner = content(value)
         size = len(inner) if isinstance(inner, str | bytes | tuple) else 1
-        return {"untrusted": list(value.label.names), "size": size}
+        return {"untrusted": loggable_field(list(value.label.names)), "size": size}
     text = repr(value)
     return {"type": kind.__name__, "start": _utf8(text[:_MAX_TEXT]), "letters": len(text)}
+
+
+def loggable_field(value: Any) -> Any:
+    """Return a field of an entry with every text in it as UTF-8 can hold it."""
+    if isinstance(value, str):
+        return value if value.isascii() else _utf8(value)
+    if isinstance(value, list):
+        return [loggable_field(one) for one in value]
+    return value
 
 
 def _utf8(text: str) -> str:

@@ -35,9 +35,9 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic import TypeAdapter
 
 from checkrein.errors import MisuseError
-from checkrein.freezing import encode
+from checkrein.freezing import Unfreezable, encode, freeze
 from checkrein.lazy import sha256
-from checkrein.untrusted import Untrusted
+from checkrein.untrusted import Untrusted, content
 
 MISSING: Final = inspect.Parameter.empty
 NAMED: Final = frozenset({inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY})
@@ -189,7 +189,8 @@ class ToolFacts:
     evidence: bool
     streams: bool
     signature: inspect.Signature
-    definition: bytes
+    doc: str
+    definition: bytes = field(init=False)
     # Derived once, for the rules and for the hot path.
     effect: Effect = field(init=False)
     effect_name: str = field(init=False)
@@ -237,6 +238,7 @@ class ToolFacts:
         put(self, "source", "+".join(resources))
         put(self, "resources", frozenset(resources))
         parts = [resource.split(".") for resource in resources]
+        put(self, "definition", _definition(self))
         put(
             self,
             "prefixes",
@@ -255,7 +257,7 @@ class ToolFacts:
                 self.evidence or evidence,
                 self.streams,
                 self.signature,
-                _definition(self.name, self.signature, self.definition, (*self.claims, claim)),
+                self.doc,
             )
         )
 
@@ -286,13 +288,8 @@ def read_facts(
     )
     returns = Returns.TRUSTED if trusted else _returns(hints.get("return", MISSING))
     streams = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    doc = (inspect.getdoc(function) or "").encode("utf-8", "surrogatepass")
-    return _checked(
-        ToolFacts(
-            name, (claim,), parameters, returns, evidence, streams, shown,
-            _definition(name, shown, doc, (claim,)),
-        )
-    )  # fmt: skip
+    doc = inspect.getdoc(function) or ""
+    return _checked(ToolFacts(name, (claim,), parameters, returns, evidence, streams, shown, doc))
 
 
 def _checked(facts: ToolFacts) -> ToolFacts:
@@ -309,12 +306,27 @@ def _checked(facts: ToolFacts) -> ToolFacts:
     return facts
 
 
-def _definition(
-    name: str, signature: inspect.Signature, before: bytes, claims: tuple[Claim, ...]
-) -> bytes:
-    parts = [name.encode(), str(signature).encode(), before, repr(claims).encode()]
+def _definition(facts: ToolFacts) -> bytes:
+    """Return the digest of all that a tool states about itself; the same in every process."""
+    texts = [facts.name, facts.doc, facts.returns.value, str(facts.evidence), str(facts.streams)]
+    texts.append(inspect.formatannotation(facts.signature.return_annotation))
+    texts += (repr(claim) for claim in facts.claims)
+    parts = [text.encode("utf-8", "surrogatepass") for text in texts]
+    for one in facts.parameters:
+        kind = (one.name, one.kind.name, one.untrusted, one.injected, one.composed)
+        parts += (repr(kind).encode(), inspect.formatannotation(one.shown).encode())
+        parts.append(_default_bytes(one.default))
     framed = b"".join(b"%d:%b" % (len(part), part) for part in parts)
     return sha256(b"checkrein/tool/v1\n" + framed)
+
+
+def _default_bytes(default: Any) -> bytes:
+    if default is MISSING:
+        return b""
+    try:
+        return encode(freeze(content(default) if isinstance(default, Untrusted) else default))
+    except Unfreezable:
+        return type(default).__qualname__.encode()  # an object's address is not part of it
 
 
 # -- annotations ---------------------------------------------------------------------------

@@ -22,19 +22,19 @@ and ``"1"`` differ and no two values share a spelling::
     l<n>:... u<n>:...          list, tuple of n encoded items
     z<n>:... Z<n>:...          set, frozenset: encoded items in byte order
     d<n>:...                   dict: key, value, ..., in byte order of the keys
-    o<n>:<type>...             model or dataclass: type, then name, value, ... by name
+    o<n>:<type><given>...      model or dataclass: type, the set of fields that were given
+                               (empty for a dataclass), then name, value, ... by name
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from math import isfinite
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
-from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -44,12 +44,11 @@ from pydantic import BaseModel
 ATOMS: Final = frozenset({str, int, bool, type(None), bytes})
 """Immutable as they are, with nothing left to check."""
 
-_SCALARS: Final = frozenset(
-    {UUID, date, timedelta, PosixPath, PurePosixPath, WindowsPath, PureWindowsPath}
-)
+_SCALARS: Final = frozenset({UUID, date, timedelta})
+_PATHS: Final = frozenset({PosixPath, PurePosixPath, WindowsPath, PureWindowsPath})
 _TIMES: Final = frozenset({datetime, time})
 _MAX_DEPTH: Final = 32
-_MAX_BITS: Final = 8192  # beyond some 14,000 Python refuses to write a number in digits
+MAX_BITS: Final = 8192  # beyond some 14,000 Python refuses to write a number in digits
 
 ReadText = Callable[[str], str]
 
@@ -68,6 +67,27 @@ class FrozenSet(frozenset[Any]):
     """A set that can no longer change; tells ``set`` from ``frozenset``."""
 
     __slots__ = ()
+
+
+class FrozenDict(Mapping[Any, Any]):
+    """A dict that can no longer change."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: dict[Any, Any]) -> None:
+        self._items = items
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return repr(self._items)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,12 +118,16 @@ def freeze(value: Any, read_text: ReadText = _same, depth: int = 0) -> Any:
     kind = type(value)
     if kind is str:
         return read_text(value)
-    if kind is int and value.bit_length() > _MAX_BITS:
-        raise Unfreezable(f"is or holds a whole number of more than {_MAX_BITS:,} bits")
+    if kind is bytes and read_text is not _same:
+        return read_text(value.decode("utf-8", "surrogateescape")).encode(
+            "utf-8", "surrogateescape"
+        )
+    if kind is int and value.bit_length() > MAX_BITS:
+        raise Unfreezable(f"is or holds a whole number of more than {MAX_BITS:,} bits")
     if kind in ATOMS:
         return value
     if kind is float or kind is Decimal:
-        if not isfinite(value):
+        if not is_finite(value):
             raise Unfreezable("is or holds a number that is not finite")
         return value
     if depth >= _MAX_DEPTH:
@@ -111,16 +135,30 @@ def freeze(value: Any, read_text: ReadText = _same, depth: int = 0) -> Any:
     return _freeze_compound(value, kind, read_text, depth + 1)
 
 
+def is_finite(number: Any) -> bool:
+    """Say whether an int, a float or a Decimal is finite."""
+    if isinstance(number, Decimal):
+        return number.is_finite()  # math.isfinite raises for a signalling NaN
+    return isinstance(number, int) or isfinite(number)
+
+
 def _freeze_compound(value: Any, kind: type[Any], read_text: ReadText, depth: int) -> Any:
     if kind is list:
         return FrozenList(freeze(item, read_text, depth) for item in value)
+    if kind is FrozenList:  # what a constraint hands over may have been frozen before
+        return FrozenList(
+            item if type(item) is FrozenObject else freeze(item, read_text, depth) for item in value
+        )
     if kind is tuple:
         return tuple(freeze(item, read_text, depth) for item in value)
-    if kind is dict:
+    if kind is dict or kind is FrozenDict:
         return _freeze_fields(value, read_text, depth)
-    if kind is set or kind is frozenset:
-        items = (freeze(item, read_text, depth) for item in value)
-        return FrozenSet(items) if kind is set else frozenset(items)
+    if kind is set or kind is frozenset or kind is FrozenSet:
+        items = [freeze(item, read_text, depth) for item in value]
+        return _hashed(frozenset if kind is frozenset else FrozenSet, items)
+    if kind in _PATHS:
+        text = read_text(str(value))
+        return value if text == str(value) else kind(text)
     if kind in _SCALARS or isinstance(value, Enum):
         return value
     if kind in _TIMES:
@@ -135,13 +173,19 @@ def _freeze_compound(value: Any, kind: type[Any], read_text: ReadText, depth: in
     raise Unfreezable(_why_not(kind))
 
 
-def _freeze_fields(
-    fields: Mapping[Any, Any], read_text: ReadText, depth: int
-) -> MappingProxyType[Any, Any]:
-    frozen = {freeze(k, read_text, depth): freeze(v, read_text, depth) for k, v in fields.items()}
-    if len(frozen) != len(fields):
+def _hashed(kind: Callable[[Any], Any], items: Any) -> Any:
+    try:
+        return kind(items)
+    except TypeError:
+        raise Unfreezable("has a key or a member that cannot be frozen") from None
+
+
+def _freeze_fields(fields: Mapping[Any, Any], read_text: ReadText, depth: int) -> FrozenDict:
+    pairs = [(freeze(k, read_text, depth), freeze(v, read_text, depth)) for k, v in fields.items()]
+    frozen = _hashed(dict, pairs)
+    if len(frozen) != len(pairs):
         raise Unfreezable("has two keys that are the same without their markers")
-    return MappingProxyType(frozen)
+    return FrozenDict(frozen)
 
 
 def _freeze_model(model: BaseModel, read_text: ReadText, depth: int) -> FrozenObject:
@@ -150,11 +194,13 @@ def _freeze_model(model: BaseModel, read_text: ReadText, depth: int) -> FrozenOb
     kind = type(model)
     fields = {name: model.__dict__[name] for name in kind.model_fields if name in model.__dict__}
     extra = model.__pydantic_extra__
-    return FrozenObject(
-        kind,
-        _freeze_fields(fields, read_text, depth),
-        frozenset(model.__pydantic_fields_set__),
-        None if extra is None else _freeze_fields(extra, read_text, depth),
+    return _rebuildable(
+        FrozenObject(
+            kind,
+            _freeze_fields(fields, read_text, depth),
+            frozenset(model.__pydantic_fields_set__),
+            None if extra is None else _freeze_fields(extra, read_text, depth),
+        )
     )
 
 
@@ -163,7 +209,18 @@ def _freeze_dataclass(value: Any, read_text: ReadText, depth: int) -> FrozenObje
     if set(getattr(value, "__dict__", ())) - set(names):
         raise Unfreezable(f"is a {type(value).__name__} with attributes that are no fields")
     fields = {name: getattr(value, name) for name in names}
-    return FrozenObject(type(value), _freeze_fields(fields, read_text, depth))
+    return _rebuildable(FrozenObject(type(value), _freeze_fields(fields, read_text, depth)))
+
+
+def _rebuildable(frozen: FrozenObject) -> FrozenObject:
+    """Refuse now what could not be handed to a body later."""
+    try:
+        _thaw_object(frozen)
+    except Exception:  # noqa: BLE001 (a class may refuse in any way)
+        name = frozen.kind.__name__
+    else:
+        return frozen
+    raise Unfreezable(f"is a {name}, which cannot be rebuilt from its fields")
 
 
 def _with_fixed_zone(value: datetime | time) -> datetime | time:
@@ -201,7 +258,7 @@ def thaw(value: Any) -> Any:
         return [thaw(item) for item in value]
     if kind is tuple:
         return tuple(thaw(item) for item in value)
-    if kind is MappingProxyType:
+    if kind is FrozenDict:
         return {thaw(key): thaw(item) for key, item in value.items()}
     if kind is FrozenSet or kind is frozenset:
         return {thaw(item) for item in value} if kind is FrozenSet else value
@@ -255,12 +312,13 @@ def _encode_compound(value: Any, kind: type[Any]) -> bytes:
     if kind is FrozenSet or kind is frozenset:
         items = sorted(encode(item) for item in value)
         return b"%b%d:%b" % (b"z" if kind is FrozenSet else b"Z", len(items), b"".join(items))
-    if kind is MappingProxyType:
+    if kind is FrozenDict:
         return b"d%d:%b" % (len(value), _encode_fields(value))
     if kind is FrozenObject:
         name = f"{value.kind.__module__}.{value.kind.__qualname__}"
         fields = {**value.fields, **(value.extra or {})}
-        return b"o%d:%b%b" % (len(fields), encode(name), _encode_fields(fields))
+        head = encode(name) + encode(frozenset(value.given))
+        return b"o%d:%b%b" % (len(fields), head, _encode_fields(fields))
     text = f"{kind.__module__}.{kind.__qualname__}={_scalar_text(value)}".encode(
         "utf-8", "surrogatepass"
     )
@@ -274,11 +332,10 @@ def _encode_fields(fields: Mapping[Any, Any]) -> bytes:
 
 def _scalar_text(value: Any) -> str:
     if isinstance(value, Enum):
-        return value.name or repr(value.value)  # a combination of flags has no name
+        # Two classes of one name may differ in values; a combination of flags has no name.
+        return f"{value.name}={value.value!r}"
     if isinstance(value, datetime | time):
         return f"{value.isoformat()}|{value.fold}|{value.tzinfo!s}"
     if isinstance(value, timedelta):
         return f"{value.days},{value.seconds},{value.microseconds}"
-    if isinstance(value, Decimal):
-        return str(value.as_tuple())
     return str(value)

@@ -22,7 +22,7 @@ import inspect
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -31,13 +31,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from checkrein.constraints import Constraint, Refused, anything
 from checkrein.errors import ConfigurationError
 from checkrein.facts import MISSING, Claim, Effect, ToolFacts
-from checkrein.freezing import ATOMS, Unfreezable, encode, freeze
+from checkrein.freezing import ATOMS, FrozenObject, Unfreezable, encode, freeze
 from checkrein.untrusted import Untrusted, content, labelled
 
 if TYPE_CHECKING:
     from checkrein.calls import Call
     from checkrein.ports import Clock
 
+_AS_IT_IS: Final = ATOMS | {FrozenObject}
 _MANY: Final = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
@@ -389,7 +390,8 @@ class Offer:
         self.key = f"{grant.id}/{place}"
         self._facts = facts
         constraints = permission.constraints
-        self._strange = next((name for name in constraints if name not in facts.by_name), "")
+        judged = {one.name for one in facts.parameters if not one.injected}
+        self._strange = next((name for name in constraints if name not in judged), "")
         asked = [
             (one.name, permission.constraint_for(one.name))
             for one in facts.parameters
@@ -436,32 +438,59 @@ Steps = tuple[tuple[Claim, tuple[Offer, ...]], ...]
 """The claims of a tool, each with the offers of one grant, or of a chain of them."""
 
 
-def admit(steps: Steps, call: Call) -> list[Offer]:
+def admit(steps: Steps, call: Call, has_uses: Callable[[Offer], bool]) -> list[Offer]:
     """Find an offer for every claim, and normalise the call on the way.
 
-    The first offer normalises, the later ones meet its values. Constraints
-    that look at the file system do so here, before anything is decided.
+    The first offer normalises, the later ones meet its values, and all of them
+    must let the outcome pass as it is. Constraints that look at the file system
+    do so here, before anything is decided.
+
+    Args:
+        steps: what may admit the call.
+        call: the call.
+        has_uses: says whether the budget of an offer has a use left; one that has
+            none is taken only where there is no other.
 
     Raises:
-        Refusal: a claim finds no offer.
+        Refusal: a claim finds no offer, or the offers disagree.
     """
     before = arguments = call.arguments
     used: list[Offer] = []
     for claim, offers in steps:
         refusal: Refusal | None = None
+        spent: tuple[Offer, dict[str, Any]] | None = None
         for offer in offers:
             try:
-                arguments = offer.fit(arguments)
+                fitted = offer.fit(arguments)
             except Refusal as problem:
                 refusal = refusal or problem
-            else:
+                continue
+            if offer.permission.times is None or has_uses(offer):
+                arguments = fitted
                 used.append(offer)
                 break
+            spent = spent or (offer, fitted)
         else:
-            raise refusal or _missing(claim)
+            if spent is None:
+                raise refusal or _missing(claim)
+            used.append(spent[0])
+            arguments = spent[1]
     if arguments is not before:
+        if len(used) > 1:
+            _agree(used, arguments)
         call.normalise(arguments)
     return used
+
+
+def _agree(used: list[Offer], arguments: dict[str, Any]) -> None:
+    """Refuse values that one permission made and another would not leave as they are."""
+    for offer in used:
+        again = offer.fit(arguments)
+        for name, value in again.items():
+            if value is not arguments[name] and value != arguments[name]:
+                raise Refusal(
+                    "permission.argument", f"the permissions disagree about {name!r}", name
+                )
 
 
 def _missing(claim: Claim) -> Refusal:
@@ -476,7 +505,7 @@ def _normalise(constraint: Constraint, value: Any, name: str) -> Any:
             fresh = freeze(constraint.normalise(inner))
             return value if fresh is inner else _relabelled(value, fresh)
         result = constraint.normalise(value)
-        return result if result is value or type(result) in ATOMS else freeze(result)
+        return result if result is value or type(result) in _AS_IT_IS else freeze(result)
     except Refused as refusal:
         problem = f"argument {name!r} {refusal}"
     except Unfreezable:

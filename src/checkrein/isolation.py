@@ -43,7 +43,7 @@ SHORTEST_MARKED = _NONCE_LETTERS  # a shorter text holds no nonce
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
-    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNSAFE_IN_NAME = re.compile(r"[^\w.:/@ -]")
@@ -136,7 +136,9 @@ def render(value: object, label: Label, marks: MarksPort) -> str:
     text = value if isinstance(value, str) else _as_json(value)
     text = _neutralise(sanitise(text)[0], marks.nonce)
     token = marks.token(label)
-    names = ", ".join(_UNSAFE_IN_NAME.sub("?", name)[:_NAME_LETTERS] for name in label.names)
+    names = ", ".join(
+        _UNSAFE_IN_NAME.sub("?", sanitise(name)[0])[:_NAME_LETTERS] for name in label.names
+    )
     origin = _neutralise(f" from {names}" if names else "", marks.nonce)
     return f"<untrusted-{token}{origin}>\n{text}\n</untrusted-{token}>"
 
@@ -171,8 +173,15 @@ def _as_json(value: object) -> str:
     # The fallback is repr(): whatever it gives is fenced and sanitised like the rest.
     try:
         return to_json(value, fallback=repr, inf_nan_mode="strings", bytes_mode="base64").decode()
-    except ValueError:  # text that UTF-8 cannot hold, somewhere inside
+    except Exception:  # noqa: BLE001 (text that UTF-8 cannot hold, or a repr that raises)
+        return _as_repr(value)
+
+
+def _as_repr(value: object) -> str:
+    try:
         return repr(value)
+    except Exception:  # noqa: BLE001 (a value that cannot even be shown is named by its type)
+        return f"a {type(value).__name__} that cannot be shown"
 
 
 def _neutralise(text: str, nonce: str) -> str:

@@ -133,11 +133,7 @@ def mediate(
         )
     run = frame.run
     call = run.open_call(facts, frame)
-    try:
-        run.freeze(call, binder.bind(args, kwargs))
-        problem = None
-    except (Malformed, MisuseError) as error:
-        problem = error
+    problem = run.freeze(call, binder, args, kwargs)
     if problem is not None:
         raise (yield from _malformed(run, call, problem))
     plan = run.admit(call)

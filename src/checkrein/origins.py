@@ -4,13 +4,16 @@ The question is never "does this value occur in untrusted text?", which base64,
 a look-alike letter or a paraphrase evades. It is the reverse: can this value be
 found in something *trusted*? An unknown value is an untrusted value.
 
-Trusted text is cut into tokens once, when it arrives. A value is evidenced
+A value is evidenced
 
-* as a *token by kind*: an address, a URL, a number or a date counts by what it
-  means (``1,200.50`` is ``1200.5``), and only as a whole: ``13`` is not
-  evidenced by "June 13", nor ``acme.com`` by ``acme.com.evil.net``;
-* or *literally*, if it stands in trusted text letter by letter (white space
-  apart) from the beginning of one token to the end of another.
+* *by kind*, if all of it is an address, a URL, a number or a date: then it
+  counts by what it means (``1,200.50`` is ``1200.5``), and only as a whole:
+  ``13`` is not evidenced by "June 13", nor ``dana@acme.com`` by
+  ``dana@acme.com.evil.net``;
+* else *literally*: it stands in trusted text letter by letter (white space
+  apart), from the beginning of one word to the end of another. Words are what
+  white space parts; quotes, brackets and the punctuation around a word may be
+  left out, what is inside a word may not.
 
 Lists and dicts are evidenced if everything in them is. Empty values need no
 evidence; ``True`` and ``False`` cannot have any.
@@ -23,18 +26,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import date
 from decimal import Decimal
 from enum import Enum
-from types import MappingProxyType
+from pathlib import PurePath
 from typing import Any, Final
+from uuid import UUID
 
 from pydantic import BaseModel
 
-from checkrein.freezing import FrozenObject
+from checkrein.freezing import MAX_BITS, FrozenObject, is_finite
 from checkrein.lazy import pattern
 from checkrein.untrusted import Untrusted
+
+_MAX_DEPTH: Final = 32
 
 
 class Trust:
@@ -53,55 +59,66 @@ _MONTHS: Final = (
 )
 _MONTH: Final = "|".join(f"{name}|{name[:3]}" for name in _MONTHS)
 
+# What must not stand before or after a token: letters, also those that are not ASCII, and what
+# joins. All in ASCII: some foreign letters fold to ASCII ones where case is ignored.
+_BEFORE: Final = r"(?<![\w.+%@-])(?<![^\x00-\x7f])"
+_AFTER: Final = r"(?![\w@-])(?![^\x00-\x7f])"
+_LABEL: Final = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+
 # The first alternative that fits takes the text, so that a date's digits are never a number.
-_TOKEN: Final = pattern(
+_KIND: Final = pattern(
     rf"""
-      (?P<url>[a-z][a-z0-9+.-]*://[^\s<>"'`{{}}|\\^]+)
-    | (?P<email>[a-z0-9#$&'*+/=?^_`{{|}}~.-]+@[a-z0-9-]+(?:\.[a-z0-9-]+)+)
+      (?P<url>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://[^\s<>"]+)
+    | (?P<email>
+          {_BEFORE}(?<!\w')[a-z0-9_][a-z0-9_.+%'-]*@{_LABEL}(?:\.{_LABEL})+{_AFTER}(?!\.\w)
+      )
     | (?P<date>
-          (?<![\w./-])[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}
-          (?:[T ][0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}})?)?(?![\w-])
-        | \b(?:{_MONTH})\.?\s[0-9]{{1,2}}(?:st|nd|rd|th)?(?:,?\s[0-9]{{4}})?(?!\w)
-        | (?<!\w)[0-9]{{1,2}}(?:st|nd|rd|th)?\s(?:of\s)?(?:{_MONTH})\b(?:,?\s[0-9]{{4}})?(?!\w)
+          {_BEFORE}(?<!/)[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}
+          (?:[T ][0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}})?)?{_AFTER}
+        | {_BEFORE}(?:{_MONTH})\.?\s[0-9]{{1,2}}(?:st|nd|rd|th)?(?:,?\s[0-9]{{4}})?{_AFTER}
+        | {_BEFORE}[0-9]{{1,2}}(?:st|nd|rd|th)?\s(?:of\s)?(?:{_MONTH})(?:,?\s[0-9]{{4}})?{_AFTER}
       )
     | (?P<number>
-          (?<![\w.-])[+-]?(?:[0-9]{{1,3}}(?:,[0-9]{{3}})+|[0-9]+)(?:\.[0-9]+)?
-          (?![\w@]|[-./:]\w)
+          (?<![\w.,-])(?<![^\x00-\x7f])
+          [+-]?(?:[0-9]{{1,3}}(?:,[0-9]{{3}})+|[0-9]{{1,300}})(?:\.[0-9]{{1,300}})?
+          {_AFTER}(?![-./:,]\w)
       )
-    | (?P<word>[\w~/](?:[\w~/.:+#@%-]*[\w/~])?)
     """,
-    re.IGNORECASE | re.VERBOSE,
+    re.IGNORECASE | re.VERBOSE | re.ASCII,
 )
-_ISO_DATE: Final = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
-_SPACE: Final = re.compile(r"\s+")
+# Not \s and not str.split(): those take some control characters for spaces.
+_SPACES: Final = pattern("[ \t\n\r\f\v\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
+_ISO_DATE: Final = pattern(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
+_OPENING: Final = "([{<\"'`*\u201c\u2018\u00ab"
+_CLOSING: Final = ".,;:!?)]}>\"'`*\u201d\u2019\u00bb"
 
 
 def _canonical(kind: str, text: str) -> str:
     """Return one spelling for all spellings of the same value, prefixed by its kind."""
     if kind == "email":
-        return "@" + text.lower().rstrip(".")
+        return "@" + text.lower()
     if kind == "url":
-        scheme, _, rest = text.rstrip(".,;:!?)]").partition("://")
-        authority = re.match(r"[^/?#]*", rest)
-        host = authority[0] if authority else ""
-        return f"u{scheme.lower()}://{host.lower()}{rest[len(host) :]}"
+        scheme, _, rest = text.partition("://")
+        authority = rest[: next((i for i, one in enumerate(rest) if one in "/?#\\"), len(rest))]
+        user, at, host = authority.rpartition("@")
+        return f"u{scheme.lower()}://{user}{at}{host.lower()}{rest[len(authority) :]}"
     if kind == "date":
         return "d" + _date_text(text)
-    if kind == "number":
-        return "n" + _number_text(text.replace(",", ""))
-    return "w" + text
+    return "n" + _number_text(Decimal(text.replace(",", "")))
 
 
-def _number_text(text: str) -> str:
-    # Exactly: Decimal.normalize() would round to the precision of the context.
-    exact = format(Decimal(text), "f")
-    if "." in exact:
-        exact = exact.rstrip("0").rstrip(".")
-    return "0" if exact in {"-0", ""} else exact
+def _number_text(number: Decimal) -> str:
+    """Return the number exactly; Decimal.normalize() would round it to some context's precision."""
+    sign, digits, exponent = number.as_tuple()
+    text = "".join(map(str, digits)).lstrip("0")
+    if not text or not isinstance(exponent, int):
+        return "0"
+    short = text.rstrip("0")
+    return f"{'-' * sign}{short}e{exponent + len(text) - len(short)}"
 
 
 def _date_text(text: str) -> str:
-    if match := _ISO_DATE.match(text):
+    if match := _ISO_DATE().match(text):
         return match[0] + text[match.end() :].replace(" ", "T")
     day, month, year = 0, 0, 0
     for part in re.findall(r"[0-9]+|[a-z]{3,}", text.lower()):
@@ -115,53 +132,68 @@ def _date_text(text: str) -> str:
 
 
 def _spaced(text: str) -> str:
-    return _SPACE.sub(" ", text).strip()
+    return _SPACES().sub(" ", text).strip(" ")
 
 
-@dataclass(slots=True)
+def _trimmed(word: str) -> tuple[int, str]:
+    """Return a word without the punctuation around it, and how much stood before."""
+    bare = word.lstrip(_OPENING)
+    return len(word) - len(bare), bare.rstrip(_CLOSING)
+
+
 class _Text:
-    """One trusted text, with the places where its tokens begin and end."""
+    """One trusted text, with the places where a value may end."""
 
-    text: str
-    ends: set[int]
-    trust: int
+    __slots__ = ("ends", "text", "trust")
+
+    def __init__(self, text: str, trust: int) -> None:
+        self.text = text
+        self.trust = trust
+        self.ends: set[int] = set()
 
 
 class Piece:
-    """What one trusted value evidences. Built outside any lock, then added.
+    """What trusted values evidence. Built outside any lock, then added.
 
     Args:
         values: the trusted values; texts, numbers, dates, and containers of them.
         trust: whose word it is.
     """
 
-    __slots__ = ("places", "spellings", "tokens", "trust")
+    __slots__ = ("places", "tokens", "trust", "words")
 
     def __init__(self, values: Iterable[Any], trust: int) -> None:
         self.trust = trust
         self.tokens: set[str] = set()
-        self.spellings: set[str] = set()
-        self.places: list[tuple[_Text, list[tuple[str, int]]]] = []
+        self.words: set[str] = set()
+        self.places: list[tuple[str, _Text, int, int]] = []
         for value in values:
             for leaf in _leaves(value):
-                self._take(leaf)
+                if isinstance(leaf, str):
+                    self._read(_spaced(leaf))
+                elif token := _leaf_token(leaf):
+                    self.tokens.add(token)
 
-    def _take(self, leaf: Any) -> None:
-        if not isinstance(leaf, str):
-            if token := _leaf_token(leaf):
-                self.tokens.add(token)
-            return
-        text = _spaced(leaf)
-        starts: list[tuple[str, int]] = []
-        ends: set[int] = set()
-        for match in _TOKEN().finditer(text):
-            canonical = _canonical(match.lastgroup or "word", match[0])
-            self.tokens.add(canonical)
-            self.spellings.add(match[0])
-            starts.append((canonical, match.start()))
-            ends.add(match.end())
-        if len(starts) > 1:  # a single token is evidenced by kind
-            self.places.append((_Text(text, ends, self.trust), starts))
+    def _read(self, text: str) -> None:
+        dates: set[int] = set()
+        for match in _KIND().finditer(text):
+            kind = match.lastgroup or ""
+            said = match[0].rstrip(_CLOSING) if kind == "url" else match[0]
+            self.tokens.add(_canonical(kind, said))
+            if kind == "date":
+                dates.update(range(*match.span()))
+        place = _Text(text, self.trust)
+        start = 0
+        for word in text.split(" "):
+            before, bare = _trimmed(word)
+            begin, end = start + before, start + len(word)
+            place.ends.update(range(begin + len(bare), end + 1))
+            if bare:
+                self.places.append((bare, place, start, begin))
+                # What has a kind counts by kind alone, and "June" is no part of "June 13".
+                if begin not in dates and not _KIND().fullmatch(bare):
+                    self.words.add(bare)
+            start = end + 1
 
 
 class Evidence:
@@ -170,29 +202,28 @@ class Evidence:
     Looking up costs what the value is long, not what the evidence is.
     """
 
-    __slots__ = ("_endorsed", "_places", "_spellings", "_tokens")
+    __slots__ = ("_endorsed", "_places", "_tokens", "_words")
 
     def __init__(self) -> None:
         self._tokens: dict[str, int] = {}
-        self._spellings: dict[str, int] = {}  # tokens as written: the quick way to the usual yes
-        self._places: dict[str, list[tuple[_Text, int]]] = {}
-        self._endorsed: set[tuple[str, str, bytes]] = set()
+        self._words: dict[str, int] = {}  # the quick way to the usual yes
+        self._places: dict[str, list[tuple[_Text, int, int]]] = {}
+        self._endorsed: set[tuple[bytes, str, bytes]] = set()
 
     def add(self, piece: Piece) -> None:
         """Take *piece* in."""
         for token in piece.tokens:
             self._tokens[token] = self._tokens.get(token, Trust.NONE) | piece.trust
-        for spelling in piece.spellings:
-            self._spellings[spelling] = self._spellings.get(spelling, Trust.NONE) | piece.trust
-        for text, starts in piece.places:
-            for token, start in starts:
-                self._places.setdefault(token, []).append((text, start))
+        for word in piece.words:
+            self._words[word] = self._words.get(word, Trust.NONE) | piece.trust
+        for word, text, start, begin in piece.places:
+            self._places.setdefault(word, []).append((text, start, begin))
 
-    def endorse(self, tool: str, parameter: str, encoded: bytes) -> None:
+    def endorse(self, tool: bytes, parameter: str, encoded: bytes) -> None:
         """Take in that one value is trusted for one parameter of one tool."""
         self._endorsed.add((tool, parameter, encoded))
 
-    def is_endorsed(self, tool: str, parameter: str, encoded: bytes) -> bool:
+    def is_endorsed(self, tool: bytes, parameter: str, encoded: bytes) -> bool:
         """Say whether this value was endorsed for this parameter of this tool."""
         return (tool, parameter, encoded) in self._endorsed
 
@@ -206,11 +237,8 @@ class Evidence:
 
         A container is trusted by those who trust every part of it.
         """
-        kind = type(value)
-        if kind is str:
+        if type(value) is str:
             return self._text_trust(value)
-        if kind is int:
-            return self._tokens.get(f"n{value}", Trust.NONE)
         together = Trust.ALL
         for leaf in _leaves(value):
             if isinstance(leaf, str):
@@ -223,99 +251,84 @@ class Evidence:
         return together
 
     def _text_trust(self, value: str) -> int:
-        known = self._spellings.get(value)
+        known = self._words.get(value)
         if known is not None:
             return known
         text = _spaced(value)
         if not text:
             return Trust.ALL
-        first = _TOKEN().search(text)
-        if first is None:
-            return Trust.NONE  # punctuation alone is nobody's value
-        canonical = _canonical(first.lastgroup or "word", first[0])
-        if first.start() == 0 and first.end() == len(text):
-            known = self._tokens.get(canonical, Trust.NONE)
-            if known:
-                return known
-        return self._literal_trust(text, canonical, first.start())
+        match = _KIND().fullmatch(text)
+        if match is not None:
+            return self._tokens.get(_canonical(match.lastgroup or "", text), Trust.NONE)
+        return self._literal_trust(text)
 
-    def _literal_trust(self, text: str, canonical: str, prefix: int) -> int:
+    def _literal_trust(self, text: str) -> int:
+        before, first = _trimmed(text.split(" ", 1)[0])
+        if " " not in text and first not in self._words:
+            return Trust.NONE
         found = Trust.NONE
-        for trusted, start in self._places.get(canonical, ()):
-            begin = start - prefix
-            if begin < 0 or not trusted.text.startswith(text, begin):
-                continue
-            end = begin + len(text)
-            # What follows the last token in the value must not end inside a trusted token.
-            if end in trusted.ends or not _joins(trusted.text, end):
-                found |= trusted.trust
+        for place, start, begin in self._places.get(first, ()):
+            at = begin - before
+            if at >= start and place.text.startswith(text, at) and at + len(text) in place.ends:
+                found |= place.trust
         return found
 
 
-def _joins(text: str, end: int) -> bool:
-    """Say whether the letters on both sides of *end* belong together."""
-    if end >= len(text):
-        return False
-    return (
-        not text[end].isspace()
-        and not text[end - 1].isspace()
-        and (text[end].isalnum() or text[end - 1].isalnum())
-    )
+def is_blank(value: Any) -> bool:
+    """Say whether there is nothing in *value* that could name anything."""
+    return not any(leaf.strip() if isinstance(leaf, str) else True for leaf in _leaves(value))
 
 
 def _leaf_token(leaf: Any) -> str:
     """Return the canonical token of a value that is no text, ``""`` if it cannot be evidenced."""
-    if isinstance(leaf, bool):
+    if isinstance(leaf, bool) or (isinstance(leaf, float | Decimal) and not is_finite(leaf)):
         return ""
-    if isinstance(leaf, int | float | Decimal):
-        return "n" + _number_text(str(leaf))
+    if isinstance(leaf, int) and leaf.bit_length() > MAX_BITS:
+        return ""
+    if isinstance(leaf, int | float):
+        return "n" + _number_text(Decimal(str(leaf)))
+    if isinstance(leaf, Decimal):
+        return "n" + _number_text(leaf)
     if isinstance(leaf, date):  # a datetime is one
         return "d" + leaf.isoformat()
     if isinstance(leaf, bytes):
         return "b" + leaf.hex()
     if isinstance(leaf, Enum):
-        return f"e{type(leaf).__qualname__}.{leaf.name}"
-    return "w" + str(leaf)
+        return f"e{type(leaf).__module__}.{type(leaf).__qualname__}.{leaf.name}={leaf.value!r}"
+    return f"o{type(leaf).__name__}={leaf!s}"
 
 
 def _leaves(value: Any, depth: int = 0) -> Iterator[Any]:
-    """Yield what is in *value*; nothing for empty containers and ``None``."""
+    """Yield what is in *value*; nothing for empty containers and ``None``.
+
+    Names of fields are the developer's and no leaves; keys of dicts are, and
+    names of fields that a model does not declare.
+    """
     if value is None or isinstance(value, Untrusted):
         return
-    if isinstance(value, Enum) or depth > 32:
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _leaves(key, depth + 1)
-            yield from _leaves(item, depth + 1)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            yield from _leaves(item, depth + 1)
-    elif isinstance(value, FrozenObject):
-        yield from _leaves(MappingProxyType({**value.fields}), depth + 1)
-    elif isinstance(value, BaseModel):
-        yield from _leaves(dict(value.__dict__), depth + 1)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from _leaves(getattr(value, field.name), depth + 1)
-    elif value != b"":
-        yield value
-
-
-def untrusted_in(value: Any, depth: int = 0) -> Iterator[Untrusted[Any]]:
-    """Yield the untrusted values inside a tool's result."""
-    if isinstance(value, Untrusted):
-        yield value
-    elif isinstance(value, str | bytes | int | float) or value is None or depth > 32:
+    inside = _parts(value)
+    if inside is None or depth > _MAX_DEPTH:
+        if isinstance(value, PurePath | UUID):
+            yield str(value)
+        elif not (isinstance(value, bytes) and not value):
+            yield value
         return
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from untrusted_in(item, depth + 1)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            yield from untrusted_in(item, depth + 1)
-    elif isinstance(value, BaseModel):
-        yield from untrusted_in(dict(value.__dict__), depth + 1)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from untrusted_in(getattr(value, field.name), depth + 1)
+    for part in inside:
+        yield from _leaves(part, depth + 1)
+
+
+def _parts(value: Any) -> Iterable[Any] | None:
+    """Return what a container holds, ``None`` for what is no container."""
+    if isinstance(value, str | bytes | int | float | Enum):
+        return None
+    if isinstance(value, Mapping):
+        return (*value.keys(), *value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return value
+    if isinstance(value, FrozenObject):
+        return (*value.fields.values(), value.extra)
+    if isinstance(value, BaseModel):
+        return (*value.__dict__.values(), value.__pydantic_extra__)
+    if is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in fields(value)]
+    return None

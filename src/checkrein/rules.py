@@ -45,13 +45,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from checkrein.facts import Effect, ToolFacts
 from checkrein.freezing import encode
 from checkrein.grants import is_default
-from checkrein.origins import Trust
+from checkrein.origins import Trust, is_blank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from checkrein.calls import Call
-    from checkrein.grants import Grant, Offer, Permission, Refusal
+    from checkrein.grants import Grant, Permission, Refusal
     from checkrein.origins import Evidence
 
 
@@ -270,7 +270,7 @@ def _constrained(call: Call, name: str) -> tuple[bool, bool]:
 def _endorsed(call: Call, view: RunView, name: str) -> bool:
     evidence = view.terms.evidence
     return evidence.has_endorsements and evidence.is_endorsed(
-        call.facts.name, name, encode(call.arguments[name])
+        call.facts.definition, name, encode(call.arguments[name])
     )
 
 
@@ -298,7 +298,7 @@ def _aimed(call: Call, view: RunView, name: str) -> bool:
     return (
         _constrained(call, name)[1]
         or _endorsed(call, view, name)
-        or (bool(value) and bool(view.terms.evidence.trust(value) & Trust.USER))
+        or (bool(view.terms.evidence.trust(value) & Trust.USER) and not is_blank(value))
     )
 
 

@@ -33,15 +33,16 @@ from pydantic import TypeAdapter
 from checkrein.calls import Binder, Call, Malformed, open_call
 from checkrein.confirmations import Confirmation, Shown, Verdict, confirmation_digest
 from checkrein.errors import ConfigurationError, MisuseError
-from checkrein.events import loggable_arguments
+from checkrein.events import loggable_arguments, loggable_field
 from checkrein.facts import TAINTED_RESOURCES, Effect, Resources, Returns, ToolFacts
-from checkrein.freezing import ATOMS, Unfreezable, encode, freeze
+from checkrein.freezing import Unfreezable, encode, freeze
 from checkrein.grants import Grant, Offer, Refusal, Steps, admit
-from checkrein.isolation import PROCESS_MARKS, RunMarks
+from checkrein.isolation import PROCESS_MARKS, RunMarks, any_nonce_in
 from checkrein.labels import Label, Origin, Source
 from checkrein.lazy import logger
-from checkrein.origins import Evidence, Piece, Trust, untrusted_in
+from checkrein.origins import Evidence, Piece, Trust
 from checkrein.ports import ACTIVE
+from checkrein.ports import Frame as FramePort
 from checkrein.rules import (
     Decision,
     Finding,
@@ -56,7 +57,7 @@ from checkrein.rules import (
     unauthorised,
 )
 from checkrein.store import PROCESS_STORE
-from checkrein.untrusted import Untrusted, labelled
+from checkrein.untrusted import Untrusted, labelled, parts
 from checkrein.waiting import off_loop
 
 if TYPE_CHECKING:
@@ -110,14 +111,16 @@ class Frame:
         run: the run.
         call: the call, ``None`` outside a guarded body.
         tainted: whether the body was given, or has seen, untrusted values.
+        saw: whether it has seen some that it was not given.
     """
 
-    __slots__ = ("call", "run", "tainted")
+    __slots__ = ("call", "run", "saw", "tainted")
 
     def __init__(self, run: Run, call: Call | None = None, tainted: bool = False) -> None:
         self.run = run
         self.call = call
         self.tainted = tainted
+        self.saw = False
 
     @property
     def call_id(self) -> str:
@@ -132,7 +135,7 @@ class Frame:
     def revealed(self, label: Label, reason: str) -> None:
         """Record that a value left its wrapper."""
         if self.call is not None:
-            self.tainted = True
+            self.tainted = self.saw = True
         self.run.record("reveal", sources=list(label.names), reason=reason, call=self.call_id)
 
     def endorsed(
@@ -277,6 +280,7 @@ class Run:
         self._frame = Frame(self)
         self._opened_in = ""
         self._token: Token[Any] | None = None
+        self._outer: FramePort | None = None
         self._entered = False
         self._state = RunState(exposed=exposed)
         self._evidence = Evidence()
@@ -332,7 +336,7 @@ class Run:
             if self._entered:
                 raise MisuseError("a run is entered once: it belongs to one conversation")
             self._entered = True
-        outer = ACTIVE.get()
+        outer = self._outer = ACTIVE.get()
         if isinstance(outer, Frame) and not outer.run.closed:
             self._become_child(outer.run)
             self._become(exposed=self.exposed or outer.tainted)
@@ -358,6 +362,8 @@ class Run:
             return before != self._state
 
     def _close(self) -> bool:
+        """End the run; say whether it was open."""
+        self._leave()
         if not self._become(closed=True):
             return False
         if self.parent is not None:
@@ -365,13 +371,16 @@ class Run:
                 self.parent.expose(f"run {self.id}")
             if self.private:
                 self.parent.hold_private()
-        token, self._token = self._token, None
-        if token is not None and ACTIVE.get() is self._frame:
-            try:
-                ACTIVE.reset(token)
-            except ValueError:  # left in another context than it was entered in
-                ACTIVE.set(None)
         return True
+
+    def _leave(self) -> None:
+        """Make the run inactive here. It may be closed in one context and left in another."""
+        if self._token is None or ACTIVE.get() is not self._frame:
+            return
+        try:
+            ACTIVE.reset(self._token)
+        except (ValueError, RuntimeError):
+            ACTIVE.set(self._outer)
 
     def _opening(self) -> dict[str, Any]:
         return {
@@ -454,6 +463,8 @@ class Run:
             raise MisuseError('data= takes Untrusted(value, source="clipboard") for example')
         box = labelled(data, Label(), self.marks)
         self.expose(*box.label.names)
+        if box.label.private:
+            self.hold_private()
         return f"{text}\n\n{box.render()}"
 
     def trust(self, *values: Any) -> None:
@@ -463,10 +474,10 @@ class Run:
             MisuseError: called inside a guarded body, or with untrusted values.
         """
         self._refuse_in_body("trust")
-        for value in values:
-            if isinstance(value, str):
-                self._refuse_marked(value, "trust")
-            if next(untrusted_in(value), None) is not None:
+        for part in parts(values):
+            if isinstance(part, str):
+                self._refuse_marked(part, "trust")
+            elif isinstance(part, Untrusted):
                 raise MisuseError("trust() takes configuration; content is endorsed, not trusted")
         piece = Piece(values, Trust.SYSTEM)
         with self._lock:
@@ -554,10 +565,9 @@ class Run:
         given = {
             one.name: None for one in facts.parameters[len(received) :] if one.injected
         } | arguments
-        bound = spec.binder.bind(received, given)
         call = Call("", facts, {}, "", self._salt)
         try:
-            open_call(call, bound, self._readable)
+            open_call(call, spec.binder.bind(received, given), self._readable)
         except Malformed as problem:
             finding = Finding("call.malformed", Outcome.DENY, str(problem), problem.argument)
             return Decision(Outcome.DENY, (finding,))
@@ -582,15 +592,20 @@ class Run:
         number = f"{self.id}-{next(self._numbers)}"
         return Call(number, facts, {}, "" if outer is None else outer.id, self._salt)
 
-    def freeze(self, call: Call, bound: dict[str, Any]) -> None:
-        """Freeze *bound* arguments into *call*; content that comes back by its marker exposes.
+    def freeze(
+        self, call: Call, binder: Binder, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Malformed | MisuseError | None:
+        """Bind and freeze arguments into *call*; return what is wrong with them.
 
-        Raises:
-            Malformed: an argument is not what its parameter takes.
+        Content that comes back by its marker exposes the run.
         """
-        open_call(call, bound, self._readable)
+        try:
+            open_call(call, binder.bind(args, kwargs), self._readable)
+        except (Malformed, MisuseError) as problem:
+            return problem
         if call.returned and not self.exposed:
             self.expose(*{name for label in call.returned.values() for name in label.names})
+        return None
 
     def admit(self, call: Call) -> Plan:
         """Ask every grant of the chain about *call*, and normalise it on the way."""
@@ -598,7 +613,7 @@ class Run:
         if plan is None:
             plan = self._plans[call.facts] = Plan(self._terms, call.facts)
         try:
-            call.offers = admit(plan.steps, call)
+            call.offers = admit(plan.steps, call, self._has_uses)
         except Refusal as problem:
             call.refusal = problem
         return plan
@@ -607,14 +622,16 @@ class Run:
         """Return a ticket for the budgets concerned."""
         if not plan.budgeted:
             return _FREE
-        return Ticket(
-            self.store,
-            [
-                (offer.key, offer.permission.times)
-                for offer in call.offers
-                if offer.permission.times is not None
-            ],
-        )
+        budgets = {
+            offer.key: offer.permission.times
+            for offer in call.offers
+            if offer.permission.times is not None
+        }
+        return Ticket(self.store, tuple(budgets.items()))
+
+    def _has_uses(self, offer: Offer) -> bool:
+        limit = offer.permission.times
+        return limit is None or self.store.taken(offer.key) < limit
 
     def decide(
         self,
@@ -669,13 +686,14 @@ class Run:
         concerns = {one.argument: one.message for one in decision.findings if one.argument}
         shown = tuple(
             Shown(
-                name,
-                value,
-                untrusted=facts.by_name[name].untrusted,
-                origin=self._origin_of(call, name),
-                concern=concerns.get(name, ""),
+                one.name,
+                call.arguments[one.name],
+                untrusted=one.untrusted,
+                origin=self._origin_of(call, one.name),
+                concern=concerns.get(one.name, ""),
             )
-            for name, value in call.arguments.items()
+            for one in facts.parameters  # in the signature's order, not in the model's
+            if not one.injected
         )
         nonce = self._ids()
         expires = self.clock() + self.confirm_within
@@ -766,15 +784,15 @@ class Run:
         facts = call.facts
         if facts.quiet and type(raw) in _PLAINLY_CLOSED:
             return raw  # no room for content, and nobody counts on it
-        result, untrusted = self._label(call, raw)
-        if facts.private:
+        result, untrusted, private = self._label(call, raw, inner)
+        if private:
             self.hold_private()
         impure = raw is not None and self._is_impure(facts)
         if untrusted or (impure and facts.reads):
             if outer.call is None:
                 self.expose(facts.source)
             else:
-                outer.tainted = True
+                outer.tainted = outer.saw = True
         elif facts.evidence and not (impure or inner.tainted) and self._all_trusted(call, outer):
             piece = Piece([raw], Trust.TOOL)
             with self._lock:
@@ -785,23 +803,36 @@ class Run:
                 self._tainted.add(facts)
         return result
 
-    def _label(self, call: Call, raw: Any) -> tuple[Any, bool]:
-        """Return what the caller gets, and whether it is or holds untrusted content."""
-        facts, kind = call.facts, type(raw)
+    def _label(self, call: Call, raw: Any, inner: Frame) -> tuple[Any, bool, bool]:
+        """Return what the caller gets, whether it holds untrusted content, and private data."""
+        facts = call.facts
         if raw is None:
-            return None, False
-        if kind is not Untrusted:
-            holds = kind not in ATOMS and next(untrusted_in(raw), None) is not None
+            return None, False, facts.private
+        holds, private = self._look_inside(raw)
+        private = private or facts.private
+        if type(raw) is not Untrusted:
             if facts.returns is Returns.UNTRUSTED:
                 if holds:  # a container that declares untrusted parts keeps its shape
-                    return raw, True
-            elif facts.returns is not Returns.CLOSED or kind in _PLAINLY_CLOSED:
-                return raw, holds
+                    return raw, True, private
+            elif facts.returns is not Returns.CLOSED or type(raw) in _PLAINLY_CLOSED:
+                # A body that saw content and returns text may have put the one into the other.
+                closed = type(raw) in _PLAINLY_CLOSED
+                return raw, holds or (inner.saw and not closed), private
             elif not holds and _is_as_declared(facts, raw):
-                return raw, False
+                return raw, False, private
         source = Source(Origin.TOOL_OUTPUT, facts.source, call.id)
-        label = Label(frozenset({source}), facts.private)
-        return labelled(raw, label, self.marks), True
+        label = Label(frozenset({source}), private)
+        return labelled(raw, label, self.marks), True, private
+
+    def _look_inside(self, raw: Any) -> tuple[bool, bool]:
+        """Say whether a result holds untrusted content, by type or by marker, and private data."""
+        holds = private = False
+        for part in parts(raw):
+            if isinstance(part, Untrusted):
+                holds, private = True, private or part.label.private
+            elif isinstance(part, str) and any_nonce_in(part, self._readable):
+                holds = True
+        return holds, private
 
     def _is_impure(self, facts: ToolFacts) -> bool:
         """Say whether untrusted content was, or may have been, written to what a tool is about."""
@@ -836,7 +867,7 @@ class Run:
             except Unfreezable as problem:
                 raise MisuseError(f"the endorsed value {problem}") from None
             with self._lock:
-                self._evidence.endorse(name, parameter, encoded)
+                self._evidence.endorse(spec.facts.definition, parameter, encoded)
         self.record(
             "endorsement", sources=list(label.names), reason=reason, tool=name, parameter=parameter
         )
@@ -851,7 +882,7 @@ class Run:
             "time": int(self.clock() * 1e9),
             "run": self.id,
             "seq": next(self._events),
-            **fields,
+            **{name: loggable_field(value) for name, value in fields.items()},
         }
 
     def call_event(self, kind: str, call: Call, findings: Iterable[Finding]) -> dict[str, Any]:

@@ -24,6 +24,8 @@ process can reach the value.
 from __future__ import annotations
 
 import copy
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast, get_args, overload
 
 from pydantic_core import SchemaSerializer, core_schema
@@ -100,18 +102,18 @@ class Untrusted(Generic[T_co]):
         private: bool = False,
         label: Label | None = None,
     ) -> None:
+        own = label or Label(frozenset({Source(Origin(origin), source)}), private)
         if isinstance(value, Untrusted):  # one wrapper, both labels
             inner = cast("Untrusted[T_co]", value)
-            value, known = inner._value, inner._label
-        else:
-            known = Label()
-        own = label or Label(frozenset({Source(Origin(origin), source)}), private)
-        _fill(self, value, known | own, None, "")
+            value, own = inner._value, inner._label | own
+        _fill(self, value, _with_labels_inside(value, own), None, "")
 
     def __init_subclass__(cls) -> None:
         raise MisuseError("Untrusted cannot be subclassed: a subclass could render differently")
 
     def __setattr__(self, name: str, value: object) -> None:
+        if name == "__orig_class__":  # typing notes here what Untrusted[str](...) was called by
+            return
         raise MisuseError("untrusted content cannot be changed in place: use .map(function)")
 
     def __delattr__(self, name: str) -> None:
@@ -207,8 +209,8 @@ class Untrusted(Generic[T_co]):
             raise MisuseError("endorse() for a tool needs both tool= and parameter=")
         try:
             value = _checked(check, self._value)
-        except MisuseError:
-            raise
+        except _NoValueError:
+            failure = ""
         except Exception as error:  # noqa: BLE001 (its text may hold content)
             failure = type(error).__name__
         else:
@@ -218,6 +220,10 @@ class Untrusted(Generic[T_co]):
             else:
                 frame.endorsed(self._label, value, reason=reason, tool=tool, parameter=parameter)
             return value
+        if not failure:
+            raise MisuseError(
+                "a check must return the value to use, or raise; not a verdict, nor a coroutine"
+            )
         raise Denied(f"the content did not pass its check ({failure})", rule="endorse.refused")
 
     # -- what frameworks do with a result --------------------------------------------------
@@ -265,7 +271,10 @@ class Untrusted(Generic[T_co]):
         if self is other:
             return True
         if isinstance(other, Untrusted):
-            return bool(self._label == other._label and self._value == other._value)
+            try:
+                return bool(self._label == other._label and self._value == other._value)
+            except Exception:  # noqa: BLE001 (its text may hold content)
+                return False
         raise MisuseError(
             "untrusted content has no == with plain values: "
             "use .map(lambda value: value == ...) or .endorse(...)"
@@ -312,7 +321,55 @@ def labelled(value: T, label: Label, marks: Marks | None = None, call: str = "")
     if isinstance(value, Untrusted):
         inner = cast("Untrusted[T]", value)
         value, label = inner._value, inner._label | label
-    return _fill(Untrusted.__new__(Untrusted), value, label, marks, call)
+    return _fill(
+        Untrusted.__new__(Untrusted), value, _with_labels_inside(value, label), marks, call
+    )
+
+
+def untrusted_in(value: Any) -> Iterator[Untrusted[Any]]:
+    """Yield the untrusted values that a value is, or holds anywhere inside."""
+    return (one for one in parts(value) if isinstance(one, Untrusted))
+
+
+def parts(value: Any) -> Iterator[Any]:
+    """Yield *value* and everything inside it, each object once."""
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        yield one
+        if type(one) in _PLAIN or isinstance(one, Untrusted) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        waiting += _inside(one)
+
+
+_PLAIN: Final = frozenset({str, bytes, int, float, bool, type(None)})
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, type) or callable(value):
+        return []
+    held: list[Any] = []
+    if isinstance(value, Mapping):
+        held += value.keys()
+        held += value.values()
+    elif isinstance(value, Iterable) and hasattr(value, "__len__"):  # not what reading uses up
+        held += value
+    held += getattr(value, "__dict__", {}).values()
+    held.append(getattr(value, "__pydantic_extra__", None))
+    for kind in type(value).__mro__:
+        names = kind.__dict__.get("__slots__", ())
+        names = (names,) if isinstance(names, str) else names
+        held += (getattr(value, name, None) for name in names)
+    return held
+
+
+def _with_labels_inside(value: Any, label: Label) -> Label:
+    if type(value) not in _PLAIN:
+        for inner in untrusted_in(value):
+            label |= inner.label
+    return label
 
 
 def _fill(
@@ -339,13 +396,20 @@ def _active_marks() -> Marks:
     return PROCESS_MARKS if frame is None else frame.marks
 
 
+class _NoValueError(Exception):
+    """A check has returned something else than the value to use."""
+
+
 def _checked(check: Any, value: Any) -> Any:
     if hasattr(check, "normalise"):
         return check.normalise(value)
     if callable(check) and not isinstance(check, type) and not get_args(check):
         result = check(value)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise _NoValueError
         if result is None or (isinstance(result, bool) and not isinstance(value, bool)):
-            raise MisuseError("a check must return the value to use, or raise; not a verdict")
+            raise _NoValueError
         return result
     from pydantic import TypeAdapter  # noqa: PLC0415 (only those who endorse pay for it)
 

@@ -14,7 +14,7 @@ from frameworks.needed import needed
 
 needed("langchain")
 
-from langchain.agents import create_agent  # noqa: E402
+from langchain.agents import create_agent  # noqa: E402 (skipped above if it cannot run)
 from langchain.agents.middleware import ToolErrorMiddleware, wrap_tool_call  # noqa: E402
 from langchain.tools import ToolRuntime, tool  # noqa: E402
 from langchain_core.language_models import BaseChatModel  # noqa: E402
@@ -35,7 +35,7 @@ from pydantic_core import to_json  # noqa: E402
 
 from checkrein import Untrusted, injected, reads, writes  # noqa: E402
 from checkrein.errors import Denied, MisuseError  # noqa: E402
-from frameworks import tools  # noqa: E402 (skipped above if it cannot run)
+from frameworks import tools  # noqa: E402
 from frameworks.contract import (  # noqa: E402
     Conversation,
     FrameworkContract,

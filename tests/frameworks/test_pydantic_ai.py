@@ -13,7 +13,7 @@ from frameworks.needed import needed
 
 needed("pydantic_ai")
 
-from pydantic_ai import Agent, RunContext, Tool, ToolFailed, ToolReturn  # noqa: E402
+from pydantic_ai import Agent, RunContext, Tool, ToolFailed, ToolReturn  # noqa: E402 (skipped above if it cannot run)
 from pydantic_ai.capabilities import Hooks  # noqa: E402
 from pydantic_ai.exceptions import ApprovalRequired, ModelRetry  # noqa: E402
 from pydantic_ai.messages import (  # noqa: E402
@@ -28,7 +28,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel  # noqa: E402
 
 from checkrein import Run, Untrusted, injected, reads, writes  # noqa: E402
 from checkrein.errors import Denied, MisuseError  # noqa: E402
-from frameworks import tools  # noqa: E402 (skipped above if it cannot run)
+from frameworks import tools  # noqa: E402
 from frameworks.contract import (  # noqa: E402
     Conversation,
     FrameworkContract,

