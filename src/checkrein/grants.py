@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from checkrein.calls import Call
     from checkrein.ports import Clock
 
-_AS_IT_IS: Final = ATOMS | {FrozenObject}
+_AS_IT_IS: Final = ATOMS | {FrozenObject, Untrusted}
 _MANY: Final = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
@@ -418,11 +418,21 @@ class Offer:
         normalised = arguments
         for name, constraint in self._checks:
             value = arguments[name]
-            result = _normalise(constraint, value, name)
-            if result is not value:
-                if normalised is arguments:
-                    normalised = arguments.copy()
-                normalised[name] = result
+            try:
+                if type(value) is Untrusted:
+                    result = _normalise_content(constraint, value)
+                else:
+                    result = constraint.normalise(value)
+                if result is value:
+                    continue
+                if type(result) not in _AS_IT_IS:
+                    result = freeze(result)
+            except Exception as error:  # noqa: BLE001 (a constraint that fails has not said yes)
+                problem = _problem(error, name)
+            else:
+                normalised = {**normalised, name: result}
+                continue
+            raise Refusal("permission.argument", problem, name)
         for name in self._silent:
             if not is_default(self._facts, name, arguments[name]):
                 raise Refusal(
@@ -497,26 +507,18 @@ def _missing(claim: Claim) -> Refusal:
     return Refusal("permission.missing", f"no permission covers {claim.effect} {claim.resource}")
 
 
-def _normalise(constraint: Constraint, value: Any, name: str) -> Any:
-    """Return what *constraint* makes of an argument, frozen; the same object if that is it."""
-    try:
-        if type(value) is Untrusted:
-            inner = content(value)
-            fresh = freeze(constraint.normalise(inner))
-            return value if fresh is inner else _relabelled(value, fresh)
-        result = constraint.normalise(value)
-        return result if result is value or type(result) in _AS_IT_IS else freeze(result)
-    except Refused as refusal:
-        problem = f"argument {name!r} {refusal}"
-    except Unfreezable:
-        problem = f"the constraint on {name!r} returned what is not plain data"
-    except Exception as error:  # noqa: BLE001 (a constraint that fails has not said yes)
-        problem = f"the constraint on {name!r} failed ({type(error).__name__})"
-    raise Refusal("permission.argument", problem, name)
+def _problem(error: Exception, name: str) -> str:
+    if isinstance(error, Refused):
+        return f"argument {name!r} {error}"
+    if isinstance(error, Unfreezable):
+        return f"the constraint on {name!r} returned what is not plain data"
+    return f"the constraint on {name!r} failed ({type(error).__name__})"
 
 
-def _relabelled(box: Untrusted[Any], fresh: Any) -> Untrusted[Any]:
-    return labelled(fresh, box.label, box._marks, box._call)
+def _normalise_content(constraint: Constraint, box: Untrusted[Any]) -> Untrusted[Any]:
+    inner = content(box)
+    fresh = freeze(constraint.normalise(inner))
+    return box if fresh is inner else labelled(fresh, box.label, box._marks, box._call)
 
 
 def is_default(facts: ToolFacts, name: str, value: Any) -> bool:

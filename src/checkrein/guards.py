@@ -28,7 +28,6 @@ from checkrein.mediation import (
     Ask,
     Emit,
     Failure,
-    Invoke,
     Left,
     Mediation,
     Need,
@@ -294,12 +293,12 @@ def _drive(mediation: Mediation, function: Callable[..., Any]) -> Any:
     """Serve *mediation* for a plain function; return its result."""
     need: Need | Done = next(mediation)  # it begins with a need, or raises
     while type(need) is not Done:
-        if type(need) is not Invoke:
+        if type(need) is not Frame:
             need = _serve(mediation, need)
             continue
-        token = ACTIVE.set(need.frame)
+        token = ACTIVE.set(need)
         try:
-            positional, named = need.call.for_body()
+            positional, named = need.body_arguments()
             raw = function(*positional, **named)
             if type(raw) in _DEFERRED:
                 _refuse_deferred(raw, need)
@@ -319,12 +318,12 @@ async def _adrive(mediation: Mediation, function: Callable[..., Any]) -> Any:
     """Serve *mediation* for a coroutine function; return its result."""
     need = _send(mediation, None)
     while type(need) is not Done:
-        if type(need) is not Invoke:
+        if type(need) is not Frame:
             need = await _aserve(mediation, need)
             continue
-        token = ACTIVE.set(need.frame)
+        token = ACTIVE.set(need)
         try:
-            positional, named = need.call.for_body()
+            positional, named = need.body_arguments()
             raw = await function(*positional, **named)
         except BaseException as error:  # noqa: BLE001 (thrown on, and raised again there)
             ACTIVE.reset(token)
@@ -351,14 +350,14 @@ def _stream(mediation: Mediation, function: Callable[..., Any]) -> Generator[Any
                     raise
                 need = _send(mediation, None)
                 continue
-            if type(need) is not Invoke:
+            if type(need) is not Frame:
                 need = _serve(mediation, need)
                 continue
-            frame = need.frame
+            frame = need
             token = ACTIVE.set(frame)  # for one step of the body: never across a yield
             try:
                 if body is None:
-                    positional, named = need.call.for_body()
+                    positional, named = need.body_arguments()
                     body = cast("Generator[Any, Any, Any]", function(*positional, **named))
                 raw = next(body, END)
             except BaseException as error:  # noqa: BLE001 (as above)
@@ -387,14 +386,14 @@ async def _astream(mediation: Mediation, function: Callable[..., Any]) -> AsyncG
                     raise
                 need = _send(mediation, None)
                 continue
-            if type(need) is not Invoke:
+            if type(need) is not Frame:
                 need = await _aserve(mediation, need)
                 continue
-            frame = need.frame
+            frame = need
             token = ACTIVE.set(frame)
             try:
                 if body is None:
-                    positional, named = need.call.for_body()
+                    positional, named = need.body_arguments()
                     body = cast("AsyncGenerator[Any, Any]", function(*positional, **named))
                 raw = await anext(body, END)
             except BaseException as error:  # noqa: BLE001 (as above)
@@ -506,12 +505,12 @@ async def _aclose_body(body: AsyncGenerator[Any, Any] | None, frame: Frame | Non
 _DEFERRED = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 
 
-def _refuse_deferred(raw: Any, need: Invoke) -> None:
+def _refuse_deferred(raw: Any, frame: Frame) -> None:
     """Refuse work that would be done after the call is over, outside its mediation."""
     kind = type(raw).__name__
     if not isinstance(raw, AsyncGeneratorType):
         raw.close()
     raise MisuseError(
-        f"{need.call.facts.name} is a plain function that returned a {kind}, whose work would "
+        f"{frame.name} is a plain function that returned a {kind}, whose work would "
         "escape the guard: write it as an async or a generator function"
     )

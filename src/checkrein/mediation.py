@@ -9,8 +9,8 @@ It yields *needs* and is sent what meets them:
 
 * :class:`Ask`: ask the gate; sent the answer, or a :class:`Failure`;
 * :class:`Persist`: write to the log; sent ``None``, or a :class:`Failure`;
-* :class:`Invoke`: start the tool's body or go on with it; sent what it returns
-  or yields next, ``END`` after its last item;
+* a :class:`Frame`: start the body of the call in it, or go on with it; sent what
+  the body returns or yields next, ``END`` after its last item;
 * :class:`Emit`: give one labelled item of a stream to the consumer.
 
 It raises to deny. Failures of gate and log are *sent*, as values, so that no
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from checkrein.runs import Run
 
 END: Final = object()
-"""Sent for :class:`Invoke` when a stream has no further item."""
+"""Sent for a frame when a stream has no further item."""
 
 
 @final
@@ -65,15 +65,6 @@ class Persist:
 
 @final
 @dataclass(slots=True)
-class Invoke:
-    """Start the body of *call* in *frame*, or go on with it."""
-
-    call: Call
-    frame: Frame
-
-
-@final
-@dataclass(slots=True)
 class Emit:
     """Give *item* to the consumer of the stream."""
 
@@ -91,7 +82,7 @@ class Left(Exception):
     """The consumer of a stream went away."""
 
 
-Need = Ask | Persist | Invoke | Emit
+Need = Ask | Persist | Frame | Emit
 Mediation = Generator[Need, Any, Any]
 
 _ALLOW: Final = Outcome.ALLOW
@@ -159,7 +150,7 @@ def mediate(
     inner = Frame(run, call, run.is_tainted(call, approved))
     started = 0.0 if run.log is None else time.perf_counter()
     try:
-        raw = yield Invoke(call, inner)
+        raw = yield inner
         if facts.streams:
             yield from _stream(run, call, frame, inner, raw)
             raw = None
@@ -297,7 +288,7 @@ def _stream(
         problem = run.still_open(call)
         if problem is not None:
             raise (yield from _denial(run, call, (problem,)))
-        raw = yield Invoke(call, inner)
+        raw = yield inner
 
 
 def _status(error: BaseException) -> str:

@@ -41,6 +41,7 @@ from checkrein.lazy import pattern
 from checkrein.untrusted import Untrusted
 
 _MAX_DEPTH: Final = 32
+_SMALL: Final = 1 << 63
 
 
 class Trust:
@@ -117,6 +118,12 @@ def _number_text(number: Decimal) -> str:
     return f"{'-' * sign}{short}e{exponent + len(text) - len(short)}"
 
 
+def _integer_text(number: int) -> str:
+    text = str(number)
+    short = text.rstrip("0")
+    return f"{short}e{len(text) - len(short)}" if number else "0"
+
+
 def _date_text(text: str) -> str:
     if match := _ISO_DATE().match(text):
         return match[0] + text[match.end() :].replace(" ", "T")
@@ -180,6 +187,7 @@ class Piece:
             kind = match.lastgroup or ""
             said = match[0].rstrip(_CLOSING) if kind == "url" else match[0]
             self.tokens.add(_canonical(kind, said))
+            self.words.add(said)
             if kind == "date":
                 dates.update(range(*match.span()))
         place = _Text(text, self.trust)
@@ -237,8 +245,11 @@ class Evidence:
 
         A container is trusted by those who trust every part of it.
         """
-        if type(value) is str:
+        kind = type(value)
+        if kind is str:
             return self._text_trust(value)
+        if kind is int and -_SMALL < value < _SMALL:
+            return self._tokens.get("n" + _integer_text(value), Trust.NONE)
         together = Trust.ALL
         for leaf in _leaves(value):
             if isinstance(leaf, str):

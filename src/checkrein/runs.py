@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast, final
 
 from pydantic import TypeAdapter
 
@@ -104,6 +104,7 @@ def call_id() -> str:
     return frame.call_id
 
 
+@final
 class Frame:
     """Where code runs: a run and, inside a guarded body, the call it serves.
 
@@ -121,6 +122,16 @@ class Frame:
         self.call = call
         self.tainted = tainted
         self.saw = False
+
+    @property
+    def name(self) -> str:
+        """The name of the tool whose body is running, ``""`` outside a guarded body."""
+        return "" if self.call is None else self.call.facts.name
+
+    def body_arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """Return fresh positional and keyword arguments for the body."""
+        assert self.call is not None
+        return self.call.for_body()
 
     @property
     def call_id(self) -> str:
@@ -647,7 +658,7 @@ class Run:
         and a budget is taken or not in one step. So nothing has to be locked.
         """
         decision = decide(plan.rules, call, self._view(frame), approved)
-        if decision.outcome is Outcome.DENY or ticket.reserve():
+        if ticket is _FREE or decision.outcome is Outcome.DENY or ticket.reserve():
             return decision
         finding = Finding("permission.budget", Outcome.DENY, "the permission has no use left")
         return Decision(Outcome.DENY, (finding,))
@@ -827,6 +838,8 @@ class Run:
     def _look_inside(self, raw: Any) -> tuple[bool, bool]:
         """Say whether a result holds untrusted content, by type or by marker, and private data."""
         holds = private = False
+        if type(raw) in _PLAINLY_CLOSED:
+            return holds, private
         for part in parts(raw):
             if isinstance(part, Untrusted):
                 holds, private = True, private or part.label.private

@@ -413,4 +413,4 @@ def _checked(check: Any, value: Any) -> Any:
         return result
     from pydantic import TypeAdapter  # noqa: PLC0415 (only those who endorse pay for it)
 
-    return TypeAdapter[Any](check).validate_python(value)
+    return TypeAdapter(cast("type[Any]", check)).validate_python(value)
