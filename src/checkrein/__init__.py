@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from checkrein.confirmations import Confirmation, Verdict
 from checkrein.facts import composed, injected
+from checkrein.frames import call_id
 from checkrein.grants import Grant, allow, budget, effects, others, preapproved
 from checkrein.guards import definition_of, irreversible, reads, writes
 from checkrein.labels import Label, Origin, Source
-from checkrein.runs import Run, call_id
+from checkrein.runs import Run
 from checkrein.untrusted import Untrusted
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar, cast, final
 from checkrein.calls import Binder
 from checkrein.errors import Denied, MisuseError
 from checkrein.facts import Claim, Effect, ToolFacts, read_facts
+from checkrein.frames import Frame, spec_of
 from checkrein.grants import check_resource
 from checkrein.mediation import (
     END,
@@ -37,7 +38,7 @@ from checkrein.mediation import (
 )
 from checkrein.ports import ACTIVE
 from checkrein.ports import Frame as FramePort
-from checkrein.runs import Frame, Run, spec_of
+from checkrein.runs import Run
 from checkrein.waiting import off_loop, within
 
 F = TypeVar("F", bound=Callable[..., Any])

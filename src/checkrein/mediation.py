@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING, Any, Final, final
 from checkrein.calls import Binder, Call, Malformed
 from checkrein.confirmations import Confirmation, Verdict
 from checkrein.errors import Denied, MisuseError, Suspended, Unrecorded
+from checkrein.frames import Frame
 from checkrein.lazy import logger
 from checkrein.ports import Event, Gate, Log
 from checkrein.ports import Frame as FramePort
 from checkrein.rules import Decision, Finding, Outcome
-from checkrein.runs import Frame
 
 if TYPE_CHECKING:
     from checkrein.facts import ToolFacts

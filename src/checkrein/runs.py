@@ -26,23 +26,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast, final
-
-from pydantic import TypeAdapter
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 from checkrein.calls import Binder, Call, Malformed, open_call
 from checkrein.confirmations import Confirmation, Shown, Verdict, confirmation_digest
 from checkrein.errors import ConfigurationError, MisuseError
 from checkrein.events import loggable_arguments, loggable_field
 from checkrein.facts import TAINTED_RESOURCES, Effect, Resources, Returns, ToolFacts
+from checkrein.frames import Frame, spec_of
 from checkrein.freezing import Unfreezable, encode, freeze
-from checkrein.grants import Grant, Offer, Refusal, Steps, admit
-from checkrein.isolation import PROCESS_MARKS, RunMarks, any_nonce_in
-from checkrein.labels import Label, Origin, Source
+from checkrein.grants import Grant, Offer, Refusal, admit
+from checkrein.isolation import PROCESS_MARKS, RunMarks
+from checkrein.labels import Label, Origin
 from checkrein.lazy import logger
 from checkrein.origins import Evidence, Piece, Trust
+from checkrein.plans import FREE, Plan, Ticket
 from checkrein.ports import ACTIVE
 from checkrein.ports import Frame as FramePort
+from checkrein.results import PLAINLY_CLOSED, look_at
 from checkrein.rules import (
     Decision,
     Finding,
@@ -52,7 +53,6 @@ from checkrein.rules import (
     Terms,
     decide,
     expiry,
-    rules_for,
     standing,
     unauthorised,
 )
@@ -69,149 +69,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DENIALS_THAT_LOCK: Final = 3
-_SPEC: Final = "__checkrein__"
-
-
-class Guarded(Protocol):
-    """What a decorator leaves on the function it guards."""
-
-    facts: ToolFacts
-    binder: Binder
-
-    def bound_to(self, run: Run, receiver: tuple[Any, ...]) -> Callable[..., Any]:
-        """Return the guarded function with *run* fixed, *receiver* as its first argument."""
-        ...
-
-
-def spec_of(function: object) -> Guarded | None:
-    """Return what a decorator left on *function*, ``None`` if it is not guarded."""
-    if inspect.isfunction(function):
-        return cast("Guarded | None", function.__dict__.get(_SPEC))
-    if inspect.ismethod(function):
-        return spec_of(function.__func__)
-    return None
-
-
-def call_id() -> str:
-    """Return the id of the guarded call whose body is running, an idempotency key.
-
-    Raises:
-        MisuseError: no guarded body is running here.
-    """
-    frame = ACTIVE.get()
-    if frame is None or not frame.call_id:
-        raise MisuseError("call_id() is for the body of a guarded tool, while it runs")
-    return frame.call_id
-
-
-@final
-class Frame:
-    """Where code runs: a run and, inside a guarded body, the call it serves.
-
-    Attributes:
-        run: the run.
-        call: the call, ``None`` outside a guarded body.
-        tainted: whether the body was given, or has seen, untrusted values.
-        saw: whether it has seen some that it was not given.
-    """
-
-    __slots__ = ("call", "run", "saw", "tainted")
-
-    def __init__(self, run: Run, call: Call | None = None, tainted: bool = False) -> None:
-        self.run = run
-        self.call = call
-        self.tainted = tainted
-        self.saw = False
-
-    @property
-    def name(self) -> str:
-        """The name of the tool whose body is running, ``""`` outside a guarded body."""
-        return "" if self.call is None else self.call.facts.name
-
-    def body_arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """Return fresh positional and keyword arguments for the body."""
-        assert self.call is not None
-        return self.call.for_body()
-
-    @property
-    def call_id(self) -> str:
-        """The id of the call whose body is running, ``""`` outside a guarded body."""
-        return "" if self.call is None else self.call.id
-
-    @property
-    def marks(self) -> RunMarks:
-        """The markers of the run."""
-        return self.run.marks
-
-    def revealed(self, label: Label, reason: str) -> None:
-        """Record that a value left its wrapper."""
-        if self.call is not None:
-            self.tainted = self.saw = True
-        self.run.record("reveal", sources=list(label.names), reason=reason, call=self.call_id)
-
-    def endorsed(
-        self, label: Label, value: object, *, reason: str, tool: object, parameter: str
-    ) -> None:
-        """Record that a value was checked and is trusted from here on."""
-        self.run.take_endorsement(label, value, reason=reason, tool=tool, parameter=parameter)
-
-
-class Plan:
-    """What a run has prepared for one tool.
-
-    Attributes:
-        steps: the offers of its grants.
-        rules: the rules that can have anything to say about it.
-        budgeted: whether any of the offers has a budget.
-    """
-
-    __slots__ = ("budgeted", "rules", "steps")
-
-    def __init__(self, terms: Terms, facts: ToolFacts) -> None:
-        self.steps: Steps = tuple(step for grant in terms.chain for step in grant.steps(facts))
-        self.rules = rules_for(facts, terms)
-        self.budgeted = any(
-            offer.permission.times is not None for _, offers in self.steps for offer in offers
-        )
-
-
-class Ticket:
-    """The uses of budgets that one call has reserved: spent, or given back exactly once.
-
-    Args:
-        store: counts them.
-        budgets: their keys and limits.
-    """
-
-    __slots__ = ("_budgets", "_held", "_store")
-
-    def __init__(self, store: Store, budgets: Sequence[tuple[str, int]]) -> None:
-        self._store = store
-        self._budgets = budgets
-        self._held: list[str] = []
-
-    def reserve(self) -> bool:
-        """Reserve a use of every budget, or of none; say whether they are held."""
-        if self._held:
-            return True
-        for key, limit in self._budgets:
-            if not self._store.reserve(key, limit):
-                self.give_back()
-                return False
-            self._held.append(key)
-        return True
-
-    def spend(self) -> None:
-        """Keep what is reserved: from here on it is used."""
-        self._held.clear()
-
-    def give_back(self) -> None:
-        """Return what is reserved and not spent."""
-        while self._held:
-            self._store.release(self._held.pop())
-
-
-_FREE: Final = Ticket(PROCESS_STORE, ())  # for calls that use no budget; holds nothing, ever
 
 
 class Run:
@@ -583,7 +440,7 @@ class Run:
             finding = Finding("call.malformed", Outcome.DENY, str(problem), problem.argument)
             return Decision(Outcome.DENY, (finding,))
         plan = self.admit(call)
-        decision = self.decide(plan, call, self._frame_here(), _FREE)
+        decision = self.decide(plan, call, self._frame_here(), FREE)
         return replace(decision, permissions=tuple(str(one.permission) for one in call.offers))
 
     def _frame_here(self) -> Frame:
@@ -632,7 +489,7 @@ class Run:
     def ticket(self, plan: Plan, call: Call) -> Ticket:
         """Return a ticket for the budgets concerned."""
         if not plan.budgeted:
-            return _FREE
+            return FREE
         budgets = {
             offer.key: offer.permission.times
             for offer in call.offers
@@ -658,7 +515,7 @@ class Run:
         and a budget is taken or not in one step. So nothing has to be locked.
         """
         decision = decide(plan.rules, call, self._view(frame), approved)
-        if ticket is _FREE or decision.outcome is Outcome.DENY or ticket.reserve():
+        if ticket is FREE or decision.outcome is Outcome.DENY or ticket.reserve():
             return decision
         finding = Finding("permission.budget", Outcome.DENY, "the permission has no use left")
         return Decision(Outcome.DENY, (finding,))
@@ -793,13 +650,13 @@ class Run:
     def commit(self, call: Call, raw: Any, inner: Frame, outer: Frame) -> Any:
         """Label what the body returned, and note what the run has now seen."""
         facts = call.facts
-        if facts.quiet and type(raw) in _PLAINLY_CLOSED:
+        if facts.quiet and type(raw) in PLAINLY_CLOSED:
             return raw  # no room for content, and nobody counts on it
-        result, untrusted, private = self._label(call, raw, inner)
-        if private:
+        seen = look_at(call, raw, saw=inner.saw, marks=self._readable)
+        if seen.private:
             self.hold_private()
         impure = raw is not None and self._is_impure(facts)
-        if untrusted or (impure and facts.reads):
+        if seen.untrusted or (impure and facts.reads):
             if outer.call is None:
                 self.expose(facts.source)
             else:
@@ -812,40 +669,7 @@ class Run:
             # What the model may have chosen lies there now; read back, it is no evidence.
             with self._lock:
                 self._tainted.add(facts)
-        return result
-
-    def _label(self, call: Call, raw: Any, inner: Frame) -> tuple[Any, bool, bool]:
-        """Return what the caller gets, whether it holds untrusted content, and private data."""
-        facts = call.facts
-        if raw is None:
-            return None, False, facts.private
-        holds, private = self._look_inside(raw)
-        private = private or facts.private
-        if type(raw) is not Untrusted:
-            if facts.returns is Returns.UNTRUSTED:
-                if holds:  # a container that declares untrusted parts keeps its shape
-                    return raw, True, private
-            elif facts.returns is not Returns.CLOSED or type(raw) in _PLAINLY_CLOSED:
-                # A body that saw content and returns text may have put the one into the other.
-                closed = type(raw) in _PLAINLY_CLOSED
-                return raw, holds or (inner.saw and not closed), private
-            elif not holds and _is_as_declared(facts, raw):
-                return raw, False, private
-        source = Source(Origin.TOOL_OUTPUT, facts.source, call.id)
-        label = Label(frozenset({source}), private)
-        return labelled(raw, label, self.marks), True, private
-
-    def _look_inside(self, raw: Any) -> tuple[bool, bool]:
-        """Say whether a result holds untrusted content, by type or by marker, and private data."""
-        holds = private = False
-        if type(raw) in _PLAINLY_CLOSED:
-            return holds, private
-        for part in parts(raw):
-            if isinstance(part, Untrusted):
-                holds, private = True, private or part.label.private
-            elif isinstance(part, str) and any_nonce_in(part, self._readable):
-                holds = True
-        return holds, private
+        return seen.result
 
     def _is_impure(self, facts: ToolFacts) -> bool:
         """Say whether untrusted content was, or may have been, written to what a tool is about."""
@@ -966,15 +790,3 @@ def _only_agent(label: Label) -> bool:
 
 def _name_of(function: object) -> str:
     return getattr(function, "__qualname__", None) or type(function).__name__
-
-
-_PLAINLY_CLOSED: Final = frozenset({type(None), bool, int, float})
-
-
-def _is_as_declared(facts: ToolFacts, raw: Any) -> bool:
-    hint = facts.signature.return_annotation
-    try:
-        TypeAdapter(hint).validate_python(raw, strict=True)
-    except Exception:  # noqa: BLE001 (whatever it is, it is not what was declared)
-        return False
-    return True
