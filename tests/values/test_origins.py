@@ -520,17 +520,24 @@ def test_looking_up_a_tiny_number_costs_no_memory():
 @pytest.mark.parametrize(
     "text",
     each(
-        ["a" * 40_000, "a." * 20_000, "1," * 20_000, "a@" * 20_000, "x-" * 20_000, "June " * 8000]
+        [
+            "a" * 200_000,
+            "a." * 100_000,
+            "1," * 100_000,
+            "a@" * 100_000,
+            "x-" * 100_000,
+            "June " * 40_000,
+        ]
     ),
 )
 def test_cutting_text_into_tokens_takes_no_quadratic_time(text: str):
-    """Trusted text may be long and strange; a second is more than enough for 40 kB of it."""
+    """Long and strange trusted text does not hang a run: what is quadratic takes minutes here."""
     import time
 
     began = time.process_time()
     known = evidence(text)
     known.trust(text[:1000])
-    assert time.process_time() - began < 1.0
+    assert time.process_time() - began < 20
 
 
 # -- through a run ---------------------------------------------------------------------------

@@ -19,7 +19,8 @@ class ConsoleGate:
 
     ``yes``, in full, approves. ``suspicious`` denies and locks the run.
     Anything else, and an empty line, denies. Where no terminal is attached,
-    nobody can be asked, and the call is denied.
+    nobody can be asked, and the call is denied. It waits where it is called: an
+    async tool that asks here stops its event loop until the answer is typed.
 
     Args:
         by: who sits there; the login name if left out.
