@@ -156,6 +156,7 @@ def mediate(
             raw = None
         result = run.commit(call, raw, inner, frame)
     except BaseException as error:
+        run.note_failure(call, inner, frame)
         yield from _write(run, run.outcome_event(call, _status(error), error, None, started))
         if isinstance(error, Left):
             return None

@@ -657,10 +657,7 @@ class Run:
             self.hold_private()
         impure = raw is not None and self._is_impure(facts)
         if seen.untrusted or (impure and facts.reads):
-            if outer.call is None:
-                self.expose(facts.source)
-            else:
-                outer.tainted = outer.saw = True
+            self._take_in_content(facts, outer)
         elif facts.evidence and not (impure or inner.tainted) and self._all_trusted(call, outer):
             piece = Piece([raw], Trust.TOOL)
             with self._lock:
@@ -670,6 +667,18 @@ class Run:
             with self._lock:
                 self._tainted.add(facts)
         return seen.result
+
+    def note_failure(self, call: Call, inner: Frame, outer: Frame) -> None:
+        """Note that a body raised: the text of an exception may quote what the body read."""
+        facts = call.facts
+        if facts.returns is Returns.UNTRUSTED or facts.external or inner.saw:
+            self._take_in_content(facts, outer)
+
+    def _take_in_content(self, facts: ToolFacts, outer: Frame) -> None:
+        if outer.call is None:
+            self.expose(facts.source)
+        else:
+            outer.tainted = outer.saw = True
 
     def _is_impure(self, facts: ToolFacts) -> bool:
         """Say whether untrusted content was, or may have been, written to what a tool is about."""
