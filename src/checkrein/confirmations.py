@@ -13,15 +13,13 @@ carries id and digest back; a verdict for anything else is ``gate.mismatch``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from checkrein.errors import MisuseError
 from checkrein.lazy import sha256
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """One argument, as an approver must see it.
 
     Attributes:
@@ -39,8 +37,7 @@ class Shown:
     concern: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmation:
+class Confirmation(NamedTuple):
     """What a gate asks: may this call run?
 
     Attributes:
@@ -92,8 +89,7 @@ class Confirmation:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """A person's answer; made by :meth:`Confirmation.approve` or :meth:`Confirmation.deny`."""
 
     confirmation: str

@@ -33,11 +33,36 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import PurePath, PureWindowsPath
-from typing import Any, ClassVar, Final, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final
 
+from checkrein.conditions import Anything, Constraint, Refused, anything
 from checkrein.errors import ConfigurationError
 from checkrein.freezing import Unfreezable, encode, freeze, is_finite
 from checkrein.lazy import pattern
+
+__all__ = [
+    "Anything",
+    "Between",
+    "Constraint",
+    "Email",
+    "EmailDomain",
+    "Host",
+    "Matches",
+    "OneOf",
+    "Refused",
+    "Under",
+    "anything",
+    "at_least",
+    "at_most",
+    "between",
+    "email",
+    "email_domain",
+    "exactly",
+    "host",
+    "matches",
+    "one_of",
+    "under",
+]
 
 Number = int | float | Decimal
 
@@ -47,39 +72,12 @@ _MAX_PATH: Final = 4096
 _MAX_ADDRESS: Final = 254  # RFC 5321 section 4.5.3.1.3, less the brackets
 
 
-class Refused(Exception):
-    """A value does not meet a constraint. The message completes "argument 'x' ..."."""
-
-
-@runtime_checkable
-class Constraint(Protocol):
-    """What a permission asks of one argument."""
-
-    pins: ClassVar[bool]
-    """Whether the constraint names the value itself."""
-
-    def normalise(self, value: Any, /) -> Any:
-        """Return the value to use, or raise :class:`Refused`."""
-        ...
-
-
 def _text(value: Any, limit: int = _MAX_TEXT) -> str:
     if type(value) is not str:
         raise Refused("must be a text")
     if len(value) > limit:
         raise Refused(f"must have at most {limit} letters")
     return value
-
-
-@dataclass(frozen=True, slots=True)
-class Anything:
-    """Every value. A permission that lets an argument through unseen says so by this name."""
-
-    pins: ClassVar[bool] = False
-
-    def normalise(self, value: Any) -> Any:
-        """Return *value*."""
-        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,9 +301,6 @@ class Email:
 
 
 # -- how one writes them -------------------------------------------------------------------
-
-anything: Final = Anything()
-"""Lets every value through."""
 
 
 def one_of(options: Iterable[Any]) -> OneOf:

@@ -30,7 +30,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import TypeAdapter
 
@@ -112,8 +112,7 @@ def register_injected(kind: type[Any]) -> None:
     _INJECTED_TYPES.add(kind)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What one decorator states.
 
     Args:

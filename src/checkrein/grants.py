@@ -26,9 +26,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from checkrein.constraints import Constraint, Refused, anything
+from checkrein.conditions import Constraint, Refused, anything
 from checkrein.errors import ConfigurationError
 from checkrein.facts import MISSING, Claim, Effect, ToolFacts
 from checkrein.freezing import ATOMS, FrozenObject, Unfreezable, encode, freeze
@@ -46,29 +46,25 @@ _SEGMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 # -- the parts of a permission -------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(NamedTuple):
     """How often a permission may be used. See :func:`budget`."""
 
     times: int
 
 
-@dataclass(frozen=True, slots=True)
-class Effects:
+class Effects(NamedTuple):
     """Which effects a permission covers. See :func:`effects`."""
 
     allowed: frozenset[Effect]
 
 
-@dataclass(frozen=True, slots=True)
-class Preapproved:
+class Preapproved(NamedTuple):
     """When an irreversible call is not asked about. See :func:`preapproved`."""
 
     when: Literal["unexposed", "always"]
 
 
-@dataclass(frozen=True, slots=True)
-class Others:
+class Others(NamedTuple):
     """What holds for arguments that a permission does not name. See :func:`others`."""
 
     constraint: Constraint

@@ -15,9 +15,8 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from dataclasses import dataclass
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, Literal, TypeVar, cast, final
+from typing import Any, Literal, NamedTuple, TypeVar, cast, final
 
 from checkrein.calls import Binder
 from checkrein.errors import Denied, MisuseError
@@ -268,8 +267,7 @@ def _wrapper_for(
 
 
 @final
-@dataclass(slots=True)
-class Done:
+class Done(NamedTuple):
     """The mediation is over; *result* is what the caller gets."""
 
     result: Any

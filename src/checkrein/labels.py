@@ -13,8 +13,8 @@ verdict), and acts are logged elsewhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Origin(StrEnum):
@@ -32,8 +32,7 @@ class Origin(StrEnum):
 _TRUSTED = frozenset({Origin.USER_INPUT, Origin.SYSTEM})
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """One place a value came from.
 
     Args:
@@ -50,8 +49,7 @@ class Source:
         return f"{self.origin.value}:{self.name}" if self.name else self.origin.value
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(NamedTuple):
     """The sources of a value, and whether it is private.
 
     Example:

@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from checkrein.calls import Binder, Call, Malformed
 from checkrein.confirmations import Confirmation, Verdict
@@ -44,8 +43,7 @@ END: Final = object()
 
 
 @final
-@dataclass(slots=True)
-class Ask:
+class Ask(NamedTuple):
     """Ask *gate* about *confirmation*."""
 
     gate: Gate
@@ -54,8 +52,7 @@ class Ask:
 
 
 @final
-@dataclass(slots=True)
-class Persist:
+class Persist(NamedTuple):
     """Write *event* to *log*; if *durable*, wait until it is."""
 
     log: Log
@@ -64,15 +61,13 @@ class Persist:
 
 
 @final
-@dataclass(slots=True)
-class Emit:
+class Emit(NamedTuple):
     """Give *item* to the consumer of the stream."""
 
     item: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """A gate or a log that could not do what was needed; *error* is its type's name."""
 
     error: str

@@ -7,8 +7,7 @@ have put the one into the other, so that counts as content, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -24,8 +23,7 @@ PLAINLY_CLOSED: Final = frozenset({type(None), bool, int, float})
 """Types with no room for content."""
 
 
-@dataclass(slots=True)
-class Seen:
+class Seen(NamedTuple):
     """What a result brings into a run.
 
     Attributes:

@@ -40,7 +40,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from checkrein.facts import Effect, ToolFacts
 from checkrein.freezing import encode
@@ -66,8 +66,7 @@ class Outcome(IntEnum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What one rule has to say.
 
     Attributes:
@@ -88,8 +87,7 @@ class Finding:
         return self.rule, self.argument
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The outcome of all rules.
 
     Attributes:
@@ -113,8 +111,7 @@ class Decision:
         return f"{self.outcome}: {reasons}" if reasons else str(self.outcome)
 
 
-@dataclass(frozen=True, slots=True)
-class RunState:
+class RunState(NamedTuple):
     """What a run has become; replaced as a whole when something changes.
 
     Attributes:
@@ -156,8 +153,7 @@ class Terms:
         object.__setattr__(self, "ends", min(stops, default=inf))
 
 
-@dataclass(slots=True)
-class RunView:
+class RunView(NamedTuple):
     """What the rules may know of a run, as it was at one moment.
 
     Attributes:

@@ -226,7 +226,7 @@ class Run:
     def _become(self, **changes: Any) -> bool:
         """Change the state as one step; say whether that changed anything."""
         with self._lock:
-            before, self._state = self._state, replace(self._state, **changes)
+            before, self._state = self._state, self._state._replace(**changes)
             return before != self._state
 
     def _close(self) -> bool:
@@ -269,8 +269,7 @@ class Run:
         if self.parent is None:
             return self._state
         states = [run._state for run in self.line]
-        return replace(
-            self._state,
+        return self._state._replace(
             closed=any(one.closed for one in states),
             stopped=any(one.stopped for one in states),
             locked=any(one.locked for one in states),
@@ -441,7 +440,7 @@ class Run:
             return Decision(Outcome.DENY, (finding,))
         plan = self.admit(call)
         decision = self.decide(plan, call, self._frame_here(), FREE)
-        return replace(decision, permissions=tuple(str(one.permission) for one in call.offers))
+        return decision._replace(permissions=tuple(str(one.permission) for one in call.offers))
 
     def _frame_here(self) -> Frame:
         frame = ACTIVE.get()
@@ -637,7 +636,7 @@ class Run:
     def _refuse(self, digest: bytes, *, suspicious: bool) -> None:
         root = self.line[-1]  # a child run is no way to ask again
         with root._lock:
-            root._state = replace(root._state, refused=root._state.refused | {digest})
+            root._state = root._state._replace(refused=root._state.refused | {digest})
             root._denials += 1
             many = root._denials >= _DENIALS_THAT_LOCK
         if suspicious:

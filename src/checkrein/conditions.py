@@ -1,0 +1,37 @@
+"""What a constraint is; those that ship are in :mod:`checkrein.constraints`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Protocol, runtime_checkable
+
+
+class Refused(Exception):
+    """A value does not meet a constraint. The message completes "argument 'x' ..."."""
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """What a permission asks of one argument."""
+
+    pins: ClassVar[bool]
+    """Whether the constraint names the value itself."""
+
+    def normalise(self, value: Any, /) -> Any:
+        """Return the value to use, or raise :class:`Refused`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Anything:
+    """Every value. A permission that lets an argument through unseen says so by this name."""
+
+    pins: ClassVar[bool] = False
+
+    def normalise(self, value: Any) -> Any:
+        """Return *value*."""
+        return value
+
+
+anything: Final = Anything()
+"""Lets every value through."""
