@@ -354,7 +354,7 @@ class Run:
     def expose(self, *sources: str) -> None:
         """Say that the conversation holds untrusted content. There is no way back."""
         if self._become(exposed=True):
-            self.record("run.exposed", sources=list(sources))
+            self._note("run.exposed", sources=list(sources))
 
     def hold_private(self) -> None:
         """Say that the conversation holds private data."""
@@ -364,13 +364,13 @@ class Run:
     def stop(self, reason: str) -> None:
         """Deny every further call of this run and of those inside it."""
         if self._become(stopped=True):
-            self.record("run.stopped", reason=reason)
+            self._note("run.stopped", reason=reason)
 
     def lock(self, reason: str) -> None:
         """Deny every further call that changes state or reaches outside."""
         if self._become(locked=True):
             logger().warning("run %s is locked: %s", self.id, reason)
-            self.record("run.locked", reason=reason)
+            self._note("run.locked", reason=reason)
 
     def _refuse_in_body(self, verb: str) -> None:
         frame = ACTIVE.get()
@@ -780,6 +780,15 @@ class Run:
             self.log.append(event)
         else:
             self.log.enqueue(event)
+
+    def _note(self, kind: str, /, **fields: Any) -> None:
+        """Write down what has become of the run; that holds even if the log cannot take it."""
+        try:
+            self.record(kind, **fields)
+        except Exception as error:  # noqa: BLE001 (a log may fail in any way)
+            self._become(locked=True)
+            name = type(error).__name__
+            logger().error("run %s: the log is unavailable (%s)", self.id, name)
 
     def __repr__(self) -> str:
         return f"<Run {self.id} of {self.agent!r}>"

@@ -690,6 +690,44 @@ def test_a_log_that_fails_after_the_body_says_done_and_do_not_retry():
     assert DONE == ["x"]
 
 
+class DyingLog(MemoryLog):
+    """Takes entries until it is told to die, and then nothing at all."""
+
+    dead_after: str = ""
+
+    def enqueue(self, event: Any) -> None:
+        if self.dead_after and self.dead_after in self.kinds:
+            raise OSError("disk full")
+        super().enqueue(event)
+
+
+@pytest.mark.parametrize("after", ["run.opened", "call.allowed"])
+def test_a_log_that_dies_altogether_is_a_denial_or_a_done_never_another_error(after: str):
+    """What the dying log cannot take, the lock among it, does not hide what happened."""
+
+    @writes("sem.outer")
+    def work(text: Untrusted[str]) -> Untrusted[str]:
+        DONE.append("done")
+        return Untrusted("result")
+
+    log = DyingLog()
+    log.dead_after = after
+    active = run(log=log)
+    with pytest.raises(OSError), active:  # the end of the run cannot be recorded, and says so
+        if after == "run.opened":
+            with pytest.raises(Denied) as denied:
+                work("x")
+            assert denied.value.rule == "log.unavailable"
+            assert DONE == []
+        else:
+            with pytest.raises(Unrecorded) as caught:
+                work("x")
+            assert caught.value.result.reveal is not None
+            assert active.exposed
+            assert DONE == ["done"]
+        assert active.locked
+
+
 def test_cancellation_before_the_body_gives_back_and_in_it_is_in_doubt():
     """A task cancelled while a person thinks has done nothing; one cancelled later may have."""
     log = MemoryLog()
