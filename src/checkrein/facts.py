@@ -30,6 +30,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from threading import Lock
 from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import TypeAdapter
@@ -82,16 +83,18 @@ _STREAMS: Final = frozenset(
 class Resources:
     """A growing set of resources that knows what lies inside and around each."""
 
-    __slots__ = ("_around", "_named")
+    __slots__ = ("_around", "_lock", "_named")
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self._named: frozenset[str] = frozenset()
         self._around: frozenset[str] = frozenset()
 
     def add(self, facts: ToolFacts) -> None:
         """Take in what the tool's claims are about."""
-        self._named |= facts.resources
-        self._around |= facts.prefixes
+        with self._lock:
+            self._named |= facts.resources
+            self._around |= facts.prefixes
 
     def meet(self, facts: ToolFacts) -> bool:
         """Say whether the tool is about one of these, about a part of one, or around one."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from checkrein.runs import Run
 
 _SPEC: Final = "__checkrein__"
+RECEIVER: Final = "__checkrein_receiver__"
 
 
 class Guarded(Protocol):
@@ -42,6 +43,14 @@ def spec_of(function: object) -> Guarded | None:
     if inspect.ismethod(function):
         return spec_of(function.__func__)
     return None
+
+
+def receiver_of(function: Callable[..., Any]) -> tuple[Any, ...]:
+    """Return the object that a bound method, or a tool bound to a run, is bound to."""
+    if inspect.ismethod(function):
+        return (function.__self__,)
+    receiver: tuple[Any, ...] = vars(function).get(RECEIVER, ())
+    return receiver
 
 
 def call_id() -> str:
@@ -65,15 +74,17 @@ class Frame:
         call: the call, ``None`` outside a guarded body.
         tainted: whether the body was given, or has seen, untrusted values.
         saw: whether it has seen some that it was not given.
+        over: whether the body is done; a task that outlives it is in the call no more.
     """
 
-    __slots__ = ("call", "run", "saw", "tainted")
+    __slots__ = ("call", "over", "run", "saw", "tainted")
 
     def __init__(self, run: Run, call: Call | None = None, tainted: bool = False) -> None:
         self.run = run
         self.call = call
         self.tainted = tainted
         self.saw = False
+        self.over = False
 
     @property
     def name(self) -> str:
@@ -88,7 +99,7 @@ class Frame:
     @property
     def call_id(self) -> str:
         """The id of the call whose body is running, ``""`` outside a guarded body."""
-        return "" if self.call is None else self.call.id
+        return "" if self.call is None or self.over else self.call.id
 
     @property
     def marks(self) -> RunMarks:

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast, final
 from checkrein.calls import Binder
 from checkrein.errors import Denied, MisuseError
 from checkrein.facts import Claim, Effect, ToolFacts, read_facts
-from checkrein.frames import Frame, spec_of
+from checkrein.frames import RECEIVER, Frame, spec_of
 from checkrein.grants import check_resource
 from checkrein.mediation import (
     END,
@@ -137,8 +137,21 @@ def _decorator(claim: Claim, *, evidence: bool, trusted: bool) -> Callable[[F], 
     return decorate
 
 
+def _is_deferred(function: Callable[..., Any]) -> bool:
+    return (
+        inspect.iscoroutinefunction(function)
+        or inspect.isgeneratorfunction(function)
+        or inspect.isasyncgenfunction(function)
+    )
+
+
 def _refuse_what_is_no_function(function: object) -> None:
     if inspect.isfunction(function) or inspect.ismethod(function):
+        if _is_deferred(inspect.unwrap(function)) and not _is_deferred(function):
+            raise MisuseError(
+                "another decorator hides that this is an async or a generator function, and its "
+                "work would escape the guard: put this decorator below the other"
+            )
         return
     kind = type(function).__name__
     if isinstance(function, classmethod | staticmethod):
@@ -202,6 +215,7 @@ class Tool:
         if shown.return_annotation is not inspect.Signature.empty:
             wrapper.__annotations__["return"] = shown.return_annotation
         vars(wrapper)["__checkrein__"] = self
+        vars(wrapper)[RECEIVER] = receiver
         return wrapper
 
 
@@ -215,7 +229,9 @@ def _frame_for(run: Run) -> Frame:
         return run.top
     if run in active.run.line:
         return active
-    if active.run in run.line:
+    if active.run in run.line and (not active.call_id or run.opened_in == active.call_id):
+        if active.call_id and active.tainted:
+            run.expose("the body that opened the run")
         return run.top
     raise Denied(
         "the tool is bound to one run and called within another that is no part of it",
@@ -279,6 +295,8 @@ def _send(mediation: Mediation, answer: Any) -> Need | Done:
         return mediation.send(answer)
     except StopIteration as end:
         return Done(end.value)
+    except RuntimeError as error:
+        raise _as_raised(error) from None
 
 
 def _throw(mediation: Mediation, error: BaseException) -> Need | Done:
@@ -286,6 +304,15 @@ def _throw(mediation: Mediation, error: BaseException) -> Need | Done:
         return mediation.throw(error)
     except StopIteration as end:
         return Done(end.value)
+    except RuntimeError as raised:
+        raise _as_raised(raised) from None
+
+
+def _as_raised(error: RuntimeError) -> BaseException:
+    """Return what a body raised: a generator cannot let a StopIteration out as it is."""
+    cause = error.__cause__
+    own = isinstance(cause, StopIteration) and str(error) == "generator raised StopIteration"
+    return cause if own and cause is not None else error
 
 
 def _drive(mediation: Mediation, function: Callable[..., Any]) -> Any:
@@ -324,6 +351,8 @@ async def _adrive(mediation: Mediation, function: Callable[..., Any]) -> Any:
         try:
             positional, named = need.body_arguments()
             raw = await function(*positional, **named)
+            if type(raw) in _DEFERRED:
+                _refuse_deferred(raw, need)
         except BaseException as error:  # noqa: BLE001 (thrown on, and raised again there)
             ACTIVE.reset(token)
             need = _throw(mediation, error)
@@ -343,9 +372,12 @@ def _stream(mediation: Mediation, function: Callable[..., Any]) -> Generator[Any
             if type(need) is Emit:
                 try:
                     yield need.item
-                except GeneratorExit:
-                    _close_body(body, frame)
-                    _finish(mediation)
+                except BaseException as error:
+                    try:
+                        _close_body(body, frame)
+                    finally:
+                        body = None
+                        _finish(mediation, error)
                     raise
                 need = _send(mediation, None)
                 continue
@@ -379,9 +411,12 @@ async def _astream(mediation: Mediation, function: Callable[..., Any]) -> AsyncG
             if type(need) is Emit:
                 try:
                     yield need.item
-                except GeneratorExit:
-                    await _aclose_body(body, frame)
-                    _finish(mediation)
+                except BaseException as error:
+                    try:
+                        await _aclose_body(body, frame)
+                    finally:
+                        body = None
+                        _finish(mediation, error)
                     raise
                 need = _send(mediation, None)
                 continue
@@ -474,11 +509,16 @@ def _discard(answer: Any) -> None:
         answer.close()  # never started: without this Python warns that nobody awaited it
 
 
-def _finish(mediation: Mediation) -> None:
-    """Tell *mediation* that the consumer left, and meet its last needs."""
-    need = _throw(mediation, Left())
-    while type(need) is not Done:
-        need = _serve(mediation, need)
+def _finish(mediation: Mediation, error: BaseException) -> None:
+    """Tell *mediation* that the consumer left, or threw *error*, and meet its last needs."""
+    left = isinstance(error, GeneratorExit)
+    try:
+        need = _throw(mediation, Left() if left else error)
+        while type(need) is not Done:
+            need = _serve(mediation, need)
+    except BaseException as raised:
+        if raised is not error:
+            raise
 
 
 def _close_body(body: Generator[Any, Any, Any] | None, frame: Frame | None) -> None:

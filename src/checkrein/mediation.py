@@ -118,6 +118,8 @@ def mediate(
             tool=facts.name,
         )
     run = frame.run
+    if frame.over:
+        frame = run.top
     call = run.open_call(facts, frame)
     problem = run.freeze(call, binder, args, kwargs)
     if problem is not None:
@@ -132,17 +134,13 @@ def mediate(
             approved += decision.findings
             decision = run.decide(plan, call, frame, ticket, approved)
         if run.log is not None:
-            # The intent; of what changes the world it has to be durable before the body runs.
-            intent = run.call_event("call.allowed", call, approved)
-            failure = yield Persist(run.log, intent, facts.wary)
-            if failure is not None:
-                raise _unrecordable(run, call, failure)  # noqa: TRY301 (the handler ends all)
+            yield from _declare(run, run.log, call, approved)
     except BaseException as error:
         ticket.give_back()
         yield from _not_run(run, call, error)
         raise
     ticket.spend()
-    inner = Frame(run, call, run.is_tainted(call, approved))
+    inner = run.enter_body(call, approved, frame)
     started = 0.0 if run.log is None else time.perf_counter()
     try:
         raw = yield inner
@@ -156,10 +154,10 @@ def mediate(
         if isinstance(error, Left):
             return None
         raise
+    finally:
+        inner.over = True
     if run.log is not None:
-        failure = yield Persist(run.log, run.outcome_event(call, "done", None, result, started))
-        if failure is not None:
-            raise _unrecorded(run, call, failure, result)
+        yield from _record(run, run.log, call, result, started)
     return result
 
 
@@ -240,6 +238,33 @@ def _denial(run: Run, call: Call, findings: tuple[Finding, ...]) -> Generator[Ne
         call=call.id,
         arguments=tuple(dict.fromkeys(one.argument for one in findings if one.argument)),
     )
+
+
+def _declare(
+    run: Run, log: Log, call: Call, approved: tuple[Finding, ...]
+) -> Generator[Need, Any, None]:
+    """Write the intent down; of what changes the world it has to be durable."""
+    wary = call.facts.wary
+    failure = yield Persist(log, run.call_event("call.allowed", call, approved), wary)
+    if failure is not None:
+        raise _unrecordable(run, call, failure)
+    # Waiting for the disk takes time; what became of the run meanwhile counts.
+    problem = run.still_open(call) if wary else None
+    if problem is not None:
+        raise (yield from _denial(run, call, (problem,)))
+
+
+def _record(
+    run: Run, log: Log, call: Call, result: Any, started: float
+) -> Generator[Need, Any, None]:
+    """Write the outcome down. The effect stands even if that fails."""
+    try:
+        failure = yield Persist(log, run.outcome_event(call, "done", None, result, started))
+    except BaseException:
+        run.lock("the outcome of a call may not be recorded")
+        raise
+    if failure is not None:
+        raise _unrecorded(run, call, failure, result)
 
 
 def _unrecordable(run: Run, call: Call, failure: Failure) -> Denied:

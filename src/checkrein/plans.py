@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from checkrein.lazy import logger
 from checkrein.rules import rules_for
 from checkrein.store import PROCESS_STORE
 
@@ -54,7 +55,12 @@ class Ticket:
         if self._held:
             return True
         for key, limit in self._budgets:
-            if not self._store.reserve(key, limit):
+            try:
+                reserved = self._store.reserve(key, limit)
+            except Exception as error:  # noqa: BLE001 (a store that fails has counted nothing)
+                logger().error("the budget %s cannot be counted (%s)", key, type(error).__name__)
+                reserved = False
+            if not reserved:
                 self.give_back()
                 return False
             self._held.append(key)
@@ -67,7 +73,11 @@ class Ticket:
     def give_back(self) -> None:
         """Return what is reserved and not spent."""
         while self._held:
-            self._store.release(self._held.pop())
+            key = self._held.pop()
+            try:
+                self._store.release(key)
+            except Exception as error:  # noqa: BLE001 (the others are given back all the same)
+                logger().error("a use of %s is lost (%s)", key, type(error).__name__)
 
 
 FREE: Final = Ticket(PROCESS_STORE, ())

@@ -3,7 +3,7 @@
 =======================  ======  ===============================================
 id                       says    when
 =======================  ======  ===============================================
-``run.none``             deny    no run is active
+``run.none``             deny    no run is active, or it was never entered
 ``run.closed``           deny    the run, or one it runs inside, has ended
 ``run.stopped``          deny    the run was told to stop
 ``run.locked``           deny    the run is locked after suspicion; reads go on
@@ -115,12 +115,14 @@ class RunState(NamedTuple):
     """What a run has become; replaced as a whole when something changes.
 
     Attributes:
+        opened: it was entered.
         closed, stopped, locked: what the application, or suspicion, has done to it.
         exposed: untrusted content was seen.
         private: private data is held.
         refused: digests of calls that a person has denied.
     """
 
+    opened: bool = False
     closed: bool = False
     stopped: bool = False
     locked: bool = False
@@ -178,8 +180,10 @@ class RunView(NamedTuple):
 def standing(call: Call, view: RunView) -> Iterable[Finding]:
     """The run must be open, and unlocked for anything but a read that stays inside."""
     state = view.state
-    if not (state.closed or state.stopped or state.locked):
+    if state.opened and not (state.closed or state.stopped or state.locked):
         return ()
+    if not state.opened:
+        return (Finding("run.none", Outcome.DENY, "the run was not entered: use `with run:`"),)
     if state.closed:
         return (Finding("run.closed", Outcome.DENY, "the run has ended; open a new one"),)
     if state.stopped:
@@ -273,7 +277,7 @@ def _endorsed(call: Call, view: RunView, name: str) -> bool:
 def rule_of_two(call: Call, view: RunView) -> Iterable[Finding]:
     """Untrusted content, private data and a way out never meet unless somebody trusted aims."""
     state = view.state
-    if not (state.exposed and state.private):
+    if not ((state.exposed or view.wary) and state.private):
         return ()
     if any(_aimed(call, view, one.name) for one in call.facts.parameters):
         return ()

@@ -26,14 +26,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast
 
 from checkrein.calls import Binder, Call, Malformed, open_call
 from checkrein.confirmations import Confirmation, Shown, Verdict, confirmation_digest
 from checkrein.errors import ConfigurationError, MisuseError
 from checkrein.events import loggable_arguments, loggable_field
 from checkrein.facts import TAINTED_RESOURCES, Effect, Resources, Returns, ToolFacts
-from checkrein.frames import Frame, spec_of
+from checkrein.frames import Frame, receiver_of, spec_of
 from checkrein.freezing import Unfreezable, encode, freeze
 from checkrein.grants import Grant, Offer, Refusal, admit
 from checkrein.isolation import PROCESS_MARKS, RunMarks
@@ -69,6 +69,18 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DENIALS_THAT_LOCK: Final = 3
+_NO_USE_LEFT: Final = Finding("permission.budget", Outcome.DENY, "the permission has no use left")
+
+_FORKS = [0]
+"""How often this process is the child of a fork; a run belongs to the process that made it."""
+
+
+def _count_fork() -> None:
+    _FORKS[0] += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
 
 
 class Run:
@@ -149,6 +161,8 @@ class Run:
         self._opened_in = ""
         self._token: Token[Any] | None = None
         self._outer: FramePort | None = None
+        self._enclosing: Frame | None = None  # the guarded body in which the run was opened
+        self._forks = _FORKS[0]
         self._entered = False
         self._state = RunState(exposed=exposed)
         self._evidence = Evidence()
@@ -205,20 +219,32 @@ class Run:
                 raise MisuseError("a run is entered once: it belongs to one conversation")
             self._entered = True
         outer = self._outer = ACTIVE.get()
-        if isinstance(outer, Frame) and not outer.run.closed:
-            self._become_child(outer.run)
-            self._become(exposed=self.exposed or outer.tainted)
-            self._opened_in = outer.call_id
+        if isinstance(outer, Frame):
+            # A run that was left in the wrong order is passed over, never what is around it.
+            parent = next((run for run in outer.run.line if not run.closed), None)
+            if parent is not None:
+                self._become_child(parent)
+            if parent is outer.run and outer.call_id:
+                self._enclosing = outer
+                self._opened_in = outer.call_id
+                self._become(exposed=self.exposed or outer.tainted)
+                self._taint_enclosing()
+        self._become(opened=True)
         self._token = ACTIVE.set(self._frame)
 
     def _become_child(self, parent: Run) -> None:
         self.parent = parent
-        self.gate = self.gate or parent.gate
-        self.log = self.log or parent.log
+        self.gate = parent.gate if self.gate is None else self.gate
+        self.log = parent.log if self.log is None else self.log
+        self.store = parent.store  # the budgets of the chain are counted in one place
         self.marks = parent.marks
+        self._salt = parent._salt  # a call refused here is known as refused there
+        self._tainted = parent._tainted
+        self._plans = {}
         self._readable = parent._readable
         self._chain = (*parent._chain, self.grant)
-        self._terms = replace(self._terms, chain=self._chain)
+        pins = {**self._terms.pins, **parent._terms.pins}
+        self._terms = replace(self._terms, chain=self._chain, pins=pins)
         self.line = (self, *parent.line)
         self._grant_ids = [grant.id for grant in self._chain]
         self._become(exposed=self.exposed or parent.exposed, private=self.private or parent.private)
@@ -266,6 +292,8 @@ class Run:
     @property
     def state(self) -> RunState:
         """The state of the run, joined with that of the runs it is inside of."""
+        if self._forks != _FORKS[0]:  # a new process has no run
+            return self._state._replace(closed=True)
         if self.parent is None:
             return self._state
         states = [run._state for run in self.line]
@@ -354,7 +382,13 @@ class Run:
     def expose(self, *sources: str) -> None:
         """Say that the conversation holds untrusted content. There is no way back."""
         if self._become(exposed=True):
+            self._taint_enclosing()
             self._note("run.exposed", sources=list(sources))
+
+    def _taint_enclosing(self) -> None:
+        """The body that opened this run may get back what the run has seen."""
+        if self._enclosing is not None and self.exposed:
+            self._enclosing.tainted = self._enclosing.saw = True
 
     def hold_private(self) -> None:
         """Say that the conversation holds private data."""
@@ -374,7 +408,8 @@ class Run:
 
     def _refuse_in_body(self, verb: str) -> None:
         frame = ACTIVE.get()
-        if frame is not None and frame.call_id:
+        inside = any(run._opened_in for run in self.line)
+        if inside or (frame is not None and frame.call_id):
             raise MisuseError(f"{verb}() is for the application, not for the body of a tool")
 
     def _refuse_marked(self, text: str, verb: str) -> None:
@@ -401,7 +436,7 @@ class Run:
                     "@reads, @writes or @irreversible, below the framework's own decorator"
                 )
             self._report_gate(function, spec.facts)
-            receiver = (function.__self__,) if inspect.ismethod(function) else ()
+            receiver = receiver_of(function)
             bound.append(cast("F", spec.bound_to(self, receiver)))
         return bound
 
@@ -428,7 +463,7 @@ class Run:
         if spec is None:
             raise MisuseError(f"{_name_of(tool)} is not guarded")
         facts = spec.facts
-        received = (tool.__self__,) if inspect.ismethod(tool) else ()
+        received = receiver_of(tool)
         given = {
             one.name: None for one in facts.parameters[len(received) :] if one.injected
         } | arguments
@@ -440,6 +475,8 @@ class Run:
             return Decision(Outcome.DENY, (finding,))
         plan = self.admit(call)
         decision = self.decide(plan, call, self._frame_here(), FREE)
+        if decision.outcome is not Outcome.DENY and not all(map(self._has_uses, call.offers)):
+            return Decision(Outcome.DENY, (_NO_USE_LEFT,))
         return decision._replace(permissions=tuple(str(one.permission) for one in call.offers))
 
     def _frame_here(self) -> Frame:
@@ -447,6 +484,11 @@ class Run:
         return frame if isinstance(frame, Frame) and frame.run is self else self._frame
 
     # -- what the mediation of a call needs --------------------------------------------------
+
+    @property
+    def opened_in(self) -> str:
+        """The id of the guarded call in whose body the run was opened, ``""`` for none."""
+        return self._opened_in
 
     @property
     def top(self) -> Frame:
@@ -498,7 +540,10 @@ class Run:
 
     def _has_uses(self, offer: Offer) -> bool:
         limit = offer.permission.times
-        return limit is None or self.store.taken(offer.key) < limit
+        try:
+            return limit is None or self.store.taken(offer.key) < limit
+        except Exception:  # noqa: BLE001 (reserving it will say so)
+            return False
 
     def decide(
         self,
@@ -516,13 +561,12 @@ class Run:
         decision = decide(plan.rules, call, self._view(frame), approved)
         if ticket is FREE or decision.outcome is Outcome.DENY or ticket.reserve():
             return decision
-        finding = Finding("permission.budget", Outcome.DENY, "the permission has no use left")
-        return Decision(Outcome.DENY, (finding,))
+        return Decision(Outcome.DENY, (_NO_USE_LEFT,))
 
     def _view(self, frame: Frame) -> RunView:
         return RunView(
             self.clock(),
-            self._state if self.parent is None else self.state,
+            self._state if self.parent is None and self._forks == _FORKS[0] else self.state,
             self._terms,
             None if frame.call is None else frame.tainted,
         )
@@ -661,17 +705,30 @@ class Run:
             piece = Piece([raw], Trust.TOOL)
             with self._lock:
                 self._evidence.add(piece)
-        if facts.changes and self._wary(outer) and (inner.tainted or facts.confinable):
-            # What the model may have chosen lies there now; read back, it is no evidence.
-            with self._lock:
-                self._tainted.add(facts)
+        self._taint_written(facts, inner, outer)
         return seen.result
+
+    def _taint_written(self, facts: ToolFacts, inner: Frame, outer: Frame) -> None:
+        """What the model may have chosen lies, or will lie, there; read back it is no evidence."""
+        if facts.changes and self._wary(outer) and (inner.tainted or facts.confinable):
+            self._tainted.add(facts)
+
+    def enter_body(self, call: Call, approved: Sequence[Finding], outer: Frame) -> Frame:
+        """Return the frame for the body of *call*, which is about to start."""
+        inner = Frame(self, call, self.is_tainted(call, approved))
+        if call.facts.changes:
+            self._taint_written(call.facts, inner, outer)
+        return inner
 
     def note_failure(self, call: Call, inner: Frame, outer: Frame) -> None:
         """Note that a body raised: the text of an exception may quote what the body read."""
         facts = call.facts
-        if facts.returns is Returns.UNTRUSTED or facts.external or inner.saw:
+        if facts.private:
+            self.hold_private()
+        source = facts.returns is Returns.UNTRUSTED or facts.external
+        if source or inner.saw or (facts.reads and self._is_impure(facts)):
             self._take_in_content(facts, outer)
+        self._taint_written(facts, inner, outer)
 
     def _take_in_content(self, facts: ToolFacts, outer: Frame) -> None:
         if outer.call is None:
@@ -789,6 +846,12 @@ class Run:
             self._become(locked=True)
             name = type(error).__name__
             logger().error("run %s: the log is unavailable (%s)", self.id, name)
+
+    def __copy__(self) -> Self:
+        raise MisuseError("a run is not copied: its copy would know nothing of what becomes of it")
+
+    def __reduce__(self) -> NoReturn:
+        raise MisuseError("a run stays in its process")
 
     def __repr__(self) -> str:
         return f"<Run {self.id} of {self.agent!r}>"
