@@ -296,7 +296,8 @@ def _send(mediation: Mediation, answer: Any) -> Need | Done:
     except StopIteration as end:
         return Done(end.value)
     except RuntimeError as error:
-        raise _as_raised(error) from None
+        _raise_what_the_body_raised(error)
+        raise
 
 
 def _throw(mediation: Mediation, error: BaseException) -> Need | Done:
@@ -305,14 +306,17 @@ def _throw(mediation: Mediation, error: BaseException) -> Need | Done:
     except StopIteration as end:
         return Done(end.value)
     except RuntimeError as raised:
-        raise _as_raised(raised) from None
+        _raise_what_the_body_raised(raised)
+        raise
 
 
-def _as_raised(error: RuntimeError) -> BaseException:
-    """Return what a body raised: a generator cannot let a StopIteration out as it is."""
-    cause = error.__cause__
-    own = isinstance(cause, StopIteration) and str(error) == "generator raised StopIteration"
-    return cause if own and cause is not None else error
+def _raise_what_the_body_raised(error: RuntimeError) -> None:
+    # A generator cannot let a StopIteration out as it is.
+    if isinstance(error.__cause__, StopIteration) and error.args == _STOPPED:
+        raise error.__cause__ from None
+
+
+_STOPPED = ("generator raised StopIteration",)
 
 
 def _drive(mediation: Mediation, function: Callable[..., Any]) -> Any:

@@ -10,8 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkrein import CallbackGate, ConsoleGate, Grant, Run, Untrusted, allow, irreversible
-from checkrein.confirmations import Confirmation
+from checkrein import (
+    CallbackGate,
+    ConsoleGate,
+    Grant,
+    Run,
+    Untrusted,
+    allow,
+    irreversible,
+    reads,
+)
+from checkrein.confirmations import Confirmation, Verdict
 from checkrein.errors import ConfigurationError, Denied, MisuseError
 from checkrein.gates.console import question_text
 from checkrein.gates.visible import shown, visible
@@ -153,3 +162,51 @@ def test_question_text_never_holds_raw_control_characters():
         "d",
     )
     assert not set("\x1b\u202e\x07\x00") & set(question_text(one))
+
+
+def test_only_a_verdict_that_says_true_approves():
+    """A verdict made by hand with something merely truthy in it is no yes."""
+
+    def forge(confirmation: Confirmation) -> Verdict:
+        return confirmation.approve(by="tester")._replace(approved="yes")  # type: ignore[arg-type]
+
+    with Run(agent="bot", grant=Grant(allow("gates.send")), gate=CallbackGate(forge)):
+        with pytest.raises(Denied) as caught:
+            send("x", "y")
+    assert caught.value.rule == "gate.denied"
+    assert DONE == []
+
+
+def test_the_digest_of_a_confirmation_stands_for_the_arguments_themselves():
+    """Two questions that agree in every id and time, and differ in what is sent, differ."""
+    digests: list[str] = []
+    for to in ("a", "b"):
+
+        def keep(confirmation: Confirmation) -> bool:
+            digests.append(confirmation.digest)
+            return False
+
+        ids = iter("12345")
+        with Run(
+            agent="bot",
+            grant=Grant(allow("gates.send"), id="grant"),
+            gate=CallbackGate(keep),
+            clock=lambda: 1.0,
+            ids=lambda ids=ids: next(ids),
+        ) as active:
+            active._salt = b"0" * 16
+            with pytest.raises(Denied):
+                send(to, "x")
+    assert len(set(digests)) == 2
+
+
+def test_a_body_keeps_the_cause_of_what_it_raises():
+    """A RuntimeError of the body comes out with its own cause."""
+
+    @reads("gates.cause")
+    def broken() -> int:
+        raise RuntimeError("outer") from ValueError("inner")
+
+    with Run(agent="bot", grant=Grant(allow("gates.cause"))), pytest.raises(RuntimeError) as caught:
+        broken()
+    assert isinstance(caught.value.__cause__, ValueError)
