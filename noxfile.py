@@ -1,8 +1,9 @@
 """Every check of the project, one session each.
 
 ``python3 -m nox -s demo`` and ``python3 -m nox -s tests`` need only Python and
-nox. ``.ci/run`` calls ``tests``, ``lint``, ``types``, ``layers``,
-``frameworks`` and ``demo``.
+nox; so does ``services``, but for a PostgreSQL server's programs. ``.ci/run``
+calls ``tests``, ``lint``, ``types``, ``layers``, ``frameworks``, ``services``
+and ``demo``.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types, with two checkers, and that wrong uses are refused by both."""
-    session.install("-e", ".[cli,demo]", *groups("types", "tests"))
+    session.install("-e", ".[cli,demo,postgres]", *groups("types", "tests"))
     session.run("mypy", "src", "tests/typing")
     session.run("pyright", "--warnings", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
 
@@ -65,6 +66,13 @@ def frameworks(session: nox.Session) -> None:
 
 
 @nox.session
+def services(session: nox.Session) -> None:
+    """Run the tests that need a server, started by them; a missing one is an error."""
+    session.install("-e", ".[postgres]", *groups("tests"))
+    session.run("pytest", "tests/stores", *session.posargs, env={"CHECKREIN_REQUIRE_SERVICES": "1"})
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Run the support-desk demo: ``nox -s demo -- --yes``."""
     session.install("-e", ".[demo]")
@@ -76,4 +84,5 @@ def benchmarks(session: nox.Session) -> None:
     """Print the figures that the README quotes."""
     session.install("-e", ".")
     session.run("python", "benchmarks/guard.py", "--json")
+    session.run("python", "benchmarks/permissions.py", "--json")
     session.run("python", "benchmarks/imports.py", "--json")

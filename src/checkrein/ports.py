@@ -9,9 +9,9 @@ body of a guarded tool, the call that the body serves.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from checkrein.labels import Label
@@ -82,19 +82,60 @@ class Log(Protocol):
         ...
 
 
+class Use(NamedTuple):
+    """What one call takes of one budget.
+
+    Attributes:
+        key: the name of the budget.
+        limit: how many units there are, in all or within any *window*.
+        amount: how many of them the call takes; at least 1.
+        window: for how many seconds a use counts; 0.0 for ever.
+    """
+
+    key: str
+    limit: int
+    amount: int = 1
+    window: float = 0.0
+
+
 class Store(Protocol):
-    """Counts the uses of budgets across threads, tasks and, in some stores, hosts."""
+    """Small shared state: the uses of budgets, and notices such as "stop" or "revoked".
 
-    def reserve(self, key: str, limit: int) -> bool:
-        """Take one use of *key* if fewer than *limit* are taken; say whether it was."""
+    Threads share a store, and so do processes and hosts in those stores that
+    are made for it. Whatever it raises means that nothing could be established.
+    """
+
+    waits: bool
+    """Whether a call may wait for a disk or a network, and belongs off an event loop."""
+
+    def reserve(self, uses: Sequence[Use], now: float, /) -> str | None:
+        """Take all of *uses*, or none; return a token for them, ``None`` if one does not fit.
+
+        Args:
+            uses: at least one, of different keys.
+            now: seconds since the epoch. Time never runs backwards for a key: a use
+                counts as made at the latest time that the key has seen.
+        """
         ...
 
-    def release(self, key: str) -> None:
-        """Give one reserved use of *key* back."""
+    def release(self, token: str, uses: Sequence[Use], /) -> None:
+        """Give back what :meth:`reserve` has taken under *token*; a second time changes nothing."""
         ...
 
-    def taken(self, key: str) -> int:
-        """Return how many uses of *key* are reserved or spent."""
+    def taken(self, use: Use, now: float, /) -> int:
+        """Return how many units of the budget of *use* are reserved or spent, as of *now*."""
+        ...
+
+    def notices(self) -> frozenset[str]:
+        """Return all notices that stand."""
+        ...
+
+    def post(self, notice: str, /, *, reason: str = "") -> None:
+        """Put up *notice*; it stands until it is withdrawn. Posting it again changes nothing."""
+        ...
+
+    def withdraw(self, notice: str, /) -> None:
+        """Take *notice* down, if it stands."""
         ...
 
 
