@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol, runtime_checkable
+from typing import IO, Any, ClassVar, Final, Protocol, runtime_checkable
 
 
 class Refused(Exception):
@@ -19,6 +19,25 @@ class Constraint(Protocol):
 
     def normalise(self, value: Any, /) -> Any:
         """Return the value to use, or raise :class:`Refused`."""
+        ...
+
+
+@runtime_checkable
+class Opener(Constraint, Protocol):
+    """A constraint on a path whose tool's body gets the file, opened, in its place."""
+
+    @property
+    def mode(self) -> str:
+        """How the file is opened, as for :func:`open`."""
+        ...
+
+    @property
+    def binary(self) -> bool:
+        """Whether the body gets bytes."""
+        ...
+
+    def open(self, value: Any, /) -> IO[Any]:
+        """Open the path that :meth:`normalise` returned, or raise :class:`Refused`."""
         ...
 
 

@@ -173,6 +173,19 @@ def _freeze_compound(value: Any, kind: type[Any], read_text: ReadText, depth: in
     raise Unfreezable(_why_not(kind))
 
 
+_CONTAINERS: Final = frozenset({FrozenList, FrozenDict, FrozenSet, FrozenObject})
+
+
+def refreeze(value: Any) -> Any:
+    """Freeze what a constraint hands over, which may be, or be made of, frozen values."""
+    kind = type(value)
+    if kind in ATOMS or kind in _CONTAINERS:
+        return value
+    if kind is tuple or kind is frozenset:
+        return kind(refreeze(item) for item in value)
+    return freeze(value)
+
+
 def _hashed(kind: Callable[[Any], Any], items: Any) -> Any:
     try:
         return kind(items)
