@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from checkrein import CallbackGate, Confirmation
+from checkrein.ports import Store, Use
 
 
 class MemoryLog:
@@ -58,3 +59,8 @@ class Asked:
     @property
     def count(self) -> int:
         return len(self.confirmations)
+
+
+def used(store: Store, key: str) -> int:
+    """Return how many uses of a budget are taken."""
+    return store.taken(Use(key, 1 << 40), 1_800_000_000.0)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from checkrein.confirmations import Confirmation, Verdict
 from checkrein.facts import composed, injected
 from checkrein.frames import call_id
-from checkrein.grants import Grant, allow, budget, effects, others, preapproved
+from checkrein.grants import Grant
 from checkrein.guards import definition_of, irreversible, reads, writes
+from checkrein.inventories import inventory
 from checkrein.labels import Label, Origin, Source
+from checkrein.permissions import allow, budget, effects, others, preapproved
 from checkrein.runs import Run
 from checkrein.untrusted import Untrusted
 
@@ -42,6 +44,7 @@ __all__ = [
     "definition_of",
     "effects",
     "injected",
+    "inventory",
     "irreversible",
     "others",
     "preapproved",

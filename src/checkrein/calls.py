@@ -19,16 +19,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from types import MappingProxyType
-from typing import Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
-from checkrein.errors import MisuseError
+from checkrein.conditions import Refused
+from checkrein.errors import Denied, MisuseError
 from checkrein.facts import MISSING, NAMED, Parameter, ToolFacts
 from checkrein.freezing import Unfreezable, encode, freeze, is_frozen, thaw
 from checkrein.isolation import SHORTEST_MARKED, Forged, RunMarks, any_nonce_in, read_back
 from checkrein.labels import Label, Origin, Source
 from checkrein.lazy import sha256
 from checkrein.untrusted import Untrusted, content, labelled
+
+if TYPE_CHECKING:
+    from checkrein.conditions import Opener
+    from checkrein.ports import Use
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 _SMALL: Final = 1 << 63
@@ -118,12 +124,18 @@ class Call:
         parent: the id of the enclosing guarded call, ``""`` if none.
         salt: a secret of the run, for the digest.
         offers: what admits the call: the offers of grants, one for each claim.
+        uses: what it takes of their budgets.
+        openers: what opens the files among its arguments, by name.
+        opened: the files that were opened for the body.
         refusal: why no grant admits it, ``None`` if one does.
     """
 
     injected: Mapping[str, Any] = _EMPTY
     returned: Mapping[str, Label] = _EMPTY
     offers: Sequence[Any] = ()
+    uses: tuple[Use, ...] = ()
+    openers: Mapping[str, Opener] = _EMPTY
+    opened: tuple[IO[Any], ...] = ()
     refusal: Exception | None = None
     _digest = b""
 
@@ -162,13 +174,13 @@ class Call:
 
     def for_body(self) -> tuple[list[Any], dict[str, Any]]:
         """Return fresh positional and keyword arguments for the tool's body."""
-        if self.atomic and self.facts.named:
+        if self.atomic and self.facts.named and not self.openers:
             return [], self.arguments
         positional: list[Any] = []
         named: dict[str, Any] = {}
         for one in self.facts.parameters:
             name = one.name
-            value = self.injected[name] if one.injected else self._thawed(self.arguments[name])
+            value = self._for_parameter(one)
             if one.kind is inspect.Parameter.VAR_POSITIONAL:
                 positional += value
             elif one.kind is inspect.Parameter.VAR_KEYWORD:
@@ -180,6 +192,34 @@ class Call:
             else:
                 positional.append(value)
         return positional, named
+
+    def _for_parameter(self, one: Parameter) -> Any:
+        if one.injected:
+            return self.injected[one.name]
+        value = self.arguments[one.name]
+        opener = self.openers.get(one.name)
+        if opener is None:
+            return self._thawed(value)
+        try:
+            file = opener.open(value)
+        except Refused as refused:
+            raise Denied(
+                f"{self.facts.name} was denied (permission.argument): "
+                f"argument {one.name!r} {refused}",
+                rule="permission.argument",
+                tool=self.facts.name,
+                call=self.id,
+                arguments=(one.name,),
+            ) from None
+        self.opened = (*self.opened, file)
+        return file
+
+    def close(self) -> None:
+        """Close the files that were opened for the body."""
+        with ExitStack() as stack:  # closes each, whatever another one raises
+            for file in self.opened:
+                stack.callback(file.close)
+            self.opened = ()
 
     def _is_named(self, key: str) -> bool:
         one = self.facts.by_name.get(key)

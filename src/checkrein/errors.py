@@ -7,7 +7,9 @@
     ├── Suspended                       a person has yet to answer; call again later
     ├── MisuseError (TypeError)         the caller misused this library
     ├── ConfigurationError (ValueError) a grant, a gate or a log was set up wrongly
+    ├── GrantError                      a signed grant is not what it should be
     ├── TamperedError                   data was changed by somebody
+    ├── StoreError                      the store cannot be read or written (checkrein.store)
     └── LogError                        the audit log cannot take or give an entry
         └── Unrecorded                  the action happened, its record did not
 
@@ -77,6 +79,10 @@ class MisuseError(CheckreinError, TypeError):
 
 class ConfigurationError(CheckreinError, ValueError):
     """A grant, a constraint, a gate or a log was set up wrongly."""
+
+
+class GrantError(CheckreinError):
+    """A signed grant cannot be read, is not signed as it should be, or widens what it narrows."""
 
 
 class TamperedError(CheckreinError):

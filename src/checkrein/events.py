@@ -6,7 +6,8 @@ Every entry has ``v`` (1), ``type``, ``time`` (nanoseconds since the epoch),
 ======================  ======================================================
 type                    further fields
 ======================  ======================================================
-``run.opened``          agent, grants, permissions, parent, call, exposed
+``run.opened``          agent, grants, holders (public keys, of a delegation),
+                        permissions, parent, call, exposed
 ``run.closed``          calls, exposed, private
 ``run.exposed``         sources
 ``run.locked``          reason
@@ -14,7 +15,8 @@ type                    further fields
 ``instruction``         text
 ``trusted``             values (how many)
 ``call.allowed``        call, agent, tool, effect, resource, arguments, digest,
-                        grants, findings (those a person approved), parent, exposed
+                        grants, findings (those a person approved), parent,
+                        exposed; shadow, true, in a shadow run alone
 ``call.denied``         as call.allowed, with the findings that decided
 ``call.outcome``        call, status, error (a type's name), result, ms
 ``confirmation.asked``  as call.denied, and confirmation, bound_to (its digest)

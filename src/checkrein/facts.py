@@ -6,7 +6,8 @@ once, at decoration, where a mistake costs least:
 * a *claim* per decorator: effect, resource, external, private;
 * a :class:`Parameter` per parameter: plain (needs a trusted origin when the
   tool changes state or reaches outside), ``Untrusted[...]`` (tolerates
-  anything), injected (given by the framework, passed on by identity);
+  anything), injected (given by the framework, passed on by identity), a file
+  (``BinaryIO``: a caller gives a path, the body gets it opened by the grant);
 * what comes back: ``Untrusted[...]``, a closed type, or plain data.
 
 The host framework is shown a resolved signature with plain parameter types
@@ -35,6 +36,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, 
 
 from pydantic import TypeAdapter
 
+from checkrein import orders
 from checkrein.errors import MisuseError
 from checkrein.freezing import Unfreezable, encode, freeze
 from checkrein.lazy import sha256
@@ -145,6 +147,8 @@ class Parameter:
         closed: of a type with no room for text: bool, number, ``Literal``, enum, None.
         exact: the types that the annotation accepts as they are, if that is all there is to check.
         adapter: checks values strictly where ``exact`` is not enough.
+        opens: ``"binary"`` or ``"text"`` if the body takes an open file where a
+            caller gives a path; ``""`` if not.
     """
 
     name: str
@@ -157,6 +161,7 @@ class Parameter:
     closed: bool
     exact: frozenset[type[Any]] | None
     adapter: TypeAdapter[Any] | None
+    opens: str = ""
 
     def accepts(self, value: Any) -> bool:
         """Say whether *value* is of the annotated type, without coercing it."""
@@ -205,12 +210,14 @@ class ToolFacts:
     by_name: dict[str, Parameter] = field(init=False)
     plain: tuple[str, ...] = field(init=False)
     payload: tuple[str, ...] = field(init=False)
+    files: tuple[str, ...] = field(init=False)
     quick: tuple[tuple[str, frozenset[type[Any]] | None, Parameter], ...] = field(init=False)
     named: bool = field(init=False)  # every parameter can be passed by name, none is injected
     confinable: bool = field(init=False)  # a constraint may stand in for a trusted origin
     quiet: bool = field(init=False)  # a number that comes back leaves no trace in the run
     source: str = field(init=False)
     resources: frozenset[str] = field(init=False)
+    stops: frozenset[str] = field(init=False)  # the notices that would stop it
     prefixes: frozenset[str] = field(init=False)  # the resources, and all they lie in
 
     def __post_init__(self) -> None:
@@ -229,6 +236,7 @@ class ToolFacts:
         plain = (one.name for one in self.parameters if not one.injected and not one.untrusted)
         put(self, "plain", tuple(plain))
         put(self, "payload", tuple(one.name for one in self.parameters if one.untrusted))
+        put(self, "files", tuple(one.name for one in self.parameters if one.opens))
         quick = ((one.name, None if one.untrusted else one.exact, one) for one in self.parameters)
         put(self, "quick", tuple(quick))
         put(self, "named", all(one.kind in NAMED and not one.injected for one in self.parameters))
@@ -239,6 +247,8 @@ class ToolFacts:
         resources = [claim.resource for claim in self.claims]
         put(self, "source", "+".join(resources))
         put(self, "resources", frozenset(resources))
+        named = {orders.stop_tool(self.name), *map(orders.stop_resource, resources)}
+        put(self, "stops", frozenset(named))
         parts = [resource.split(".") for resource in resources]
         put(self, "definition", _definition(self))
         put(
@@ -315,7 +325,7 @@ def _definition(facts: ToolFacts) -> bytes:
     texts += (repr(claim) for claim in facts.claims)
     parts = [text.encode("utf-8", "surrogatepass") for text in texts]
     for one in facts.parameters:
-        kind = (one.name, one.kind.name, one.untrusted, one.injected, one.composed)
+        kind = (one.name, one.kind.name, one.untrusted, one.injected, one.composed, one.opens)
         parts += (repr(kind).encode(), inspect.formatannotation(one.shown).encode())
         parts.append(_default_bytes(one.default))
     framed = b"".join(b"%d:%b" % (len(part), part) for part in parts)
@@ -352,6 +362,9 @@ def _parameter(
     marks, hint = _split_marks(hint)
     receiver = position == 0 and hint is MISSING and _is_receiver(one.name, function)
     inside = receiver or Mark.INJECTED in marks or _is_injected_type(hint)
+    opens = "" if inside else _FILES.get(hint, "") if _hashable(hint) else ""
+    if opens:
+        hint = str  # a caller gives the path; what the body gets is the grant's to open
     shown, untrusted = (hint, False) if inside else _plain(hint, one.name)
     exact, adapter = (None, None) if inside else _checker(shown, one)
     return Parameter(
@@ -365,6 +378,7 @@ def _parameter(
         closed=not inside and is_closed(shown),
         exact=exact,
         adapter=adapter,
+        opens=opens,
     )
 
 
@@ -437,6 +451,14 @@ _EXACT: Final[dict[Any, frozenset[type[Any]]]] = {
     bytes: frozenset({bytes}),
     None: frozenset({type(None)}),
     type(None): frozenset({type(None)}),
+}
+
+
+_FILES: Final[dict[Any, str]] = {
+    typing.BinaryIO: "binary",
+    typing.IO[bytes]: "binary",
+    typing.TextIO: "text",
+    typing.IO[str]: "text",
 }
 
 

@@ -7,9 +7,11 @@ whether ``reveal`` is free, nested calls ask it who encloses them.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
+from weakref import WeakSet
 
 from checkrein.errors import MisuseError
 from checkrein.ports import ACTIVE
@@ -30,19 +32,54 @@ class Guarded(Protocol):
 
     facts: ToolFacts
     binder: Binder
+    function: Callable[..., Any]
 
     def bound_to(self, run: Run, receiver: tuple[Any, ...]) -> Callable[..., Any]:
         """Return the guarded function with *run* fixed, *receiver* as its first argument."""
         ...
 
 
+WRAPPERS: Final[WeakSet[Callable[..., Any]]] = WeakSet()
+"""Every function that a guard has made. What ``functools.wraps`` copies from one is not in it."""
+
+
 def spec_of(function: object) -> Guarded | None:
     """Return what a decorator left on *function*, ``None`` if it is not guarded."""
-    if inspect.isfunction(function):
-        return cast("Guarded | None", function.__dict__.get(_SPEC))
+    if inspect.isfunction(function) and function in WRAPPERS:
+        return cast("Guarded", function.__dict__[_SPEC])
     if inspect.ismethod(function):
         return spec_of(function.__func__)
     return None
+
+
+def why_unguarded(tool: object) -> str:
+    """Return what is wrong with a tool that is not guarded, and the way out."""
+    name = getattr(tool, "__qualname__", None) or type(tool).__name__
+    if isinstance(tool, functools.partial):
+        return "a partial hides the name and the signature of its function: guard a def instead"
+    if isinstance(tool, classmethod | staticmethod):
+        return f"a {type(tool).__name__} object is no function: take it from its class or instance"
+    if isinstance(tool, type):
+        return f"{name} is a class: guard the function or method that acts"
+    if not inspect.isroutine(tool):
+        return (
+            f"a {name} object is not guarded: guard the function that it was made of, below "
+            "the framework's own decorator, or its method, and hand that over"
+        )
+    if _SPEC in getattr(tool, "__dict__", {}):
+        return (
+            f"{name} has another decorator above its guard, whose work nobody guards: "
+            "put @reads, @writes or @irreversible on top of it"
+        )
+    plain = inspect.unwrap(cast("Any", getattr(tool, "__func__", tool)))
+    if any(one.__dict__[_SPEC].function is plain for one in WRAPPERS):
+        return f"{name} is the bare function of a guarded tool: hand over the guarded one"
+    if name.endswith("<lambda>"):
+        return "a lambda has no name to grant: write a def and guard it"
+    return (
+        f"{name} is not guarded: decorate the function itself with @reads, @writes or "
+        "@irreversible, below the framework's own decorator"
+    )
 
 
 def receiver_of(function: Callable[..., Any]) -> tuple[Any, ...]:

@@ -21,11 +21,11 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast, final
 from checkrein.calls import Binder
 from checkrein.errors import Denied, MisuseError
 from checkrein.facts import Claim, Effect, ToolFacts, read_facts
-from checkrein.frames import RECEIVER, Frame, spec_of
-from checkrein.grants import check_resource
+from checkrein.frames import RECEIVER, WRAPPERS, Frame, spec_of
 from checkrein.mediation import (
     END,
     Ask,
+    Consult,
     Emit,
     Failure,
     Left,
@@ -35,6 +35,7 @@ from checkrein.mediation import (
     control_flow,
     mediate,
 )
+from checkrein.permissions import check_resource
 from checkrein.ports import ACTIVE
 from checkrein.ports import Frame as FramePort
 from checkrein.runs import Run
@@ -216,6 +217,7 @@ class Tool:
             wrapper.__annotations__["return"] = shown.return_annotation
         vars(wrapper)["__checkrein__"] = self
         vars(wrapper)[RECEIVER] = receiver
+        WRAPPERS.add(wrapper)
         return wrapper
 
 
@@ -450,6 +452,8 @@ def _serve(mediation: Mediation, need: Need) -> Need | Done:
     try:
         if type(need) is Persist:
             answer = _persist(need)
+        elif type(need) is Consult:
+            answer = need.work()
         else:
             answer = _ask(need)
             if inspect.isawaitable(answer):
@@ -467,6 +471,8 @@ async def _aserve(mediation: Mediation, need: Need) -> Need | Done:
         if type(need) is Persist:
             served = functools.partial(_persist, need)
             answer = await off_loop(served) if need.durable else served()
+        elif type(need) is Consult:
+            answer = await off_loop(need.work) if need.waits else need.work()
         else:
             answer = _ask(need)
             if inspect.isawaitable(answer):

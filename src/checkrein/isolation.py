@@ -68,10 +68,7 @@ class RunMarks:
         self._labels: list[Label] = []
         self._tokens: dict[Label, str] = {}
         self._lock = Lock()
-        self._pattern = re.compile(
-            rf"<untrusted-({self.nonce}-\d+)(?: from [^<>\n]*)?>\n?"
-            rf"|\n?</untrusted-({self.nonce}-\d+)>"
-        )
+        self._pattern: re.Pattern[str] | None = None  # most runs never read a marker back
 
     def token(self, label: Label) -> str:
         """Return the marker token for *label*; the same label gets the same token."""
@@ -105,6 +102,11 @@ class RunMarks:
             found.append(label)
             return ""
 
+        if self._pattern is None:
+            self._pattern = re.compile(
+                rf"<untrusted-({self.nonce}-\d+)(?: from [^<>\n]*)?>\n?"
+                rf"|\n?</untrusted-({self.nonce}-\d+)>"
+            )
         stripped = self._pattern.sub(collect, text)
         if self.nonce in stripped:
             raise Forged

@@ -9,6 +9,7 @@ It yields *needs* and is sent what meets them:
 
 * :class:`Ask`: ask the gate; sent the answer, or a :class:`Failure`;
 * :class:`Persist`: write to the log; sent ``None``, or a :class:`Failure`;
+* :class:`Consult`: do a piece of work that may wait for a store; sent what it returns;
 * a :class:`Frame`: start the body of the call in it, or go on with it; sent what
   the body returns or yields next, ``END`` after its last item;
 * :class:`Emit`: give one labelled item of a stream to the consumer.
@@ -22,7 +23,9 @@ for the two drivers that serve it.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from checkrein.calls import Binder, Call, Malformed
@@ -30,6 +33,7 @@ from checkrein.confirmations import Confirmation, Verdict
 from checkrein.errors import Denied, MisuseError, Suspended, Unrecorded
 from checkrein.frames import Frame
 from checkrein.lazy import logger
+from checkrein.plans import FREE, NO_ROOM, Plan, Ticket
 from checkrein.ports import Event, Gate, Log
 from checkrein.ports import Frame as FramePort
 from checkrein.rules import Decision, Finding, Outcome
@@ -61,6 +65,14 @@ class Persist(NamedTuple):
 
 
 @final
+class Consult(NamedTuple):
+    """Do *work*, which may wait for a store; if it *waits*, off the event loop."""
+
+    work: Callable[[], Any]
+    waits: bool = True
+
+
+@final
 class Emit(NamedTuple):
     """Give *item* to the consumer of the stream."""
 
@@ -77,7 +89,7 @@ class Left(Exception):
     """The consumer of a stream went away."""
 
 
-Need = Ask | Persist | Frame | Emit
+Need = Ask | Persist | Consult | Frame | Emit
 Mediation = Generator[Need, Any, Any]
 
 _ALLOW: Final = Outcome.ALLOW
@@ -124,21 +136,7 @@ def mediate(
     problem = run.freeze(call, binder, args, kwargs)
     if problem is not None:
         raise (yield from _malformed(run, call, problem))
-    plan = run.admit(call)
-    ticket = run.ticket(plan, call)
-    try:
-        decision = run.decide(plan, call, frame, ticket)
-        approved: tuple[Finding, ...] = ()
-        while decision.outcome is not _ALLOW:
-            yield from _clear(run, call, decision, frame)
-            approved += decision.findings
-            decision = run.decide(plan, call, frame, ticket, approved)
-        if run.log is not None:
-            yield from _declare(run, run.log, call, approved)
-    except BaseException as error:
-        ticket.give_back()
-        yield from _not_run(run, call, error)
-        raise
+    approved, ticket = yield from _get_leave(run, call, frame)
     ticket.spend()
     inner = run.enter_body(call, approved, frame)
     started = 0.0 if run.log is None else time.perf_counter()
@@ -147,18 +145,78 @@ def mediate(
         if facts.streams:
             yield from _stream(run, call, frame, inner, raw)
             raw = None
+        if call.opened:
+            call.close()  # what cannot be written to the end was not done
         result = run.commit(call, raw, inner, frame)
     except BaseException as error:
         run.note_failure(call, inner, frame)
-        yield from _write(run, run.outcome_event(call, _status(error), error, None, started))
+        yield from _write(run, run.entries.of_outcome(call, _status(error), error, None, started))
         if isinstance(error, Left):
             return None
         raise
     finally:
         inner.over = True
+        if call.opened:
+            with suppress(Exception):  # the call has failed already
+                call.close()
     if run.log is not None:
         yield from _record(run, run.log, call, result, started)
     return result
+
+
+Leave = tuple[tuple[Finding, ...], Ticket]
+"""What a person has overruled, and what is reserved."""
+
+
+def _get_leave(run: Run, call: Call, frame: Frame) -> Generator[Need, Any, Leave]:
+    """Return only if the body may start: allowed, reserved, and the intent written down."""
+    ticket = FREE
+    approved: tuple[Finding, ...] = ()
+    try:
+        plan = run.plan(call.facts)
+        if plan.budgeted and run.waits:
+            yield Consult(partial(run.admit, plan, call))
+        else:
+            run.admit(plan, call)
+        if call.uses:
+            ticket = Ticket(run.store, call.uses)
+        while True:
+            if plan.budgeted or run.waits:
+                decision = yield from _decide(run, plan, call, frame, ticket, approved)
+            else:
+                decision = run.decide(plan, call, frame, approved)
+            if decision.outcome is _ALLOW:
+                break
+            if run.overlooks(call, decision):
+                approved += decision.findings
+                break
+            yield from _clear(run, call, decision, frame)
+            approved += decision.findings
+        if run.log is not None:
+            yield from _declare(run, run.log, call, approved)
+    except BaseException as error:
+        yield from _give_back(run, ticket, error)
+        yield from _not_run(run, call, error)
+        raise
+    return approved, ticket
+
+
+def _decide(
+    run: Run,
+    plan: Plan,
+    call: Call,
+    frame: Frame,
+    ticket: Ticket,
+    approved: tuple[Finding, ...],
+) -> Generator[Need, Any, Decision]:
+    """Decide as things stand, and reserve what the call uses unless it is denied."""
+    if run.waits and run.orders.stale:
+        yield Consult(run.orders.refresh)
+    decision = run.decide(plan, call, frame, approved)
+    if ticket is FREE or decision.outcome is Outcome.DENY or ticket.held:
+        return decision
+    reserved = yield Consult(partial(ticket.reserve, run.now()), run.waits)
+    return decision if reserved else NO_ROOM
 
 
 def _malformed(
@@ -169,13 +227,22 @@ def _malformed(
         finding = Finding("call.malformed", Outcome.DENY, str(problem), problem.argument)
         return (yield from _denial(run, call, (finding,)))
     finding = Finding("call.misuse", Outcome.DENY, str(problem))
-    yield from _write(run, run.call_event("call.denied", call, (finding,)))
+    yield from _write(run, run.entries.of_call("call.denied", call, (finding,)))
     return MisuseError(f"{call.facts.name}: {problem}")
+
+
+def _give_back(run: Run, ticket: Ticket, error: BaseException) -> Generator[Need, Any, None]:
+    if run.waits and ticket.held and not isinstance(error, GeneratorExit):
+        yield Consult(ticket.give_back)
+    elif ticket is not FREE:
+        ticket.give_back()
 
 
 def _clear(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Need, Any, None]:
     """Return only if a person allows what the rules ask about."""
     if decision.outcome is Outcome.DENY:
+        if any(one.rule == "permission.expired" for one in decision.findings):
+            yield Consult(run.note_expiry, run.waits)
         raise (yield from _denial(run, call, decision.findings))
     yield from _ask(run, call, decision, frame)
 
@@ -190,14 +257,14 @@ def _ask(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Ne
             "a person would have to confirm this, and the run has no gate",
         )
         raise (yield from _denial(run, call, (finding, *decision.findings)))
-    question = run.question(call, decision)
-    asked = run.call_event("confirmation.asked", call, decision.findings)
+    question = run.questions.ask(call, decision)
+    asked = run.entries.of_call("confirmation.asked", call, decision.findings)
     asked |= {"confirmation": question.id, "bound_to": question.digest}
     yield from _write(run, asked)
     try:
         answer = yield Ask(gate, question, run.confirm_within)
     except BaseException as error:
-        run.abandon(question)
+        run.questions.abandon(question)
         if frame.call is not None and isinstance(error, control_flow()):
             # The enclosing body would be run again from its top.
             finding = Finding(
@@ -205,7 +272,7 @@ def _ask(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Ne
             )
             raise (yield from _denial(run, call, (finding,))) from None
         raise
-    problem = run.settle(question, answer, call)
+    problem = run.questions.settle(question, answer, call)
     yield from _write(run, _answered(run, call, question, answer, problem))
     if problem is not None:
         raise (yield from _denial(run, call, (problem, *decision.findings)))
@@ -215,7 +282,7 @@ def _answered(
     run: Run, call: Call, question: Confirmation, answer: object, problem: Finding | None
 ) -> Event:
     verdict = answer if isinstance(answer, Verdict) else None
-    return run.event(
+    return run.entries.plain(
         "confirmation.answered",
         call=call.id,
         confirmation=question.id,
@@ -230,7 +297,7 @@ def _denial(run: Run, call: Call, findings: tuple[Finding, ...]) -> Generator[Ne
     """Write the denial down and return it, to be raised."""
     first = findings[0]
     logger().info("denied %s in run %s: %s", call.facts.name, run.id, first.rule)
-    yield from _write(run, run.call_event("call.denied", call, findings))
+    yield from _write(run, run.entries.of_call("call.denied", call, findings))
     return Denied(
         f"{call.facts.name} was denied ({first.rule}): {first.message}",
         rule=first.rule,
@@ -245,7 +312,7 @@ def _declare(
 ) -> Generator[Need, Any, None]:
     """Write the intent down; of what changes the world it has to be durable."""
     wary = call.facts.wary
-    failure = yield Persist(log, run.call_event("call.allowed", call, approved), wary)
+    failure = yield Persist(log, run.entries.of_call("call.allowed", call, approved), wary)
     if failure is not None:
         raise _unrecordable(run, call, failure)
     # Waiting for the disk takes time; what became of the run meanwhile counts.
@@ -259,7 +326,7 @@ def _record(
 ) -> Generator[Need, Any, None]:
     """Write the outcome down. The effect stands even if that fails."""
     try:
-        failure = yield Persist(log, run.outcome_event(call, "done", None, result, started))
+        failure = yield Persist(log, run.entries.of_outcome(call, "done", None, result, started))
     except BaseException:
         run.lock("the outcome of a call may not be recorded")
         raise
@@ -297,7 +364,7 @@ def _not_run(run: Run, call: Call, error: BaseException) -> Generator[Need, Any,
     if isinstance(error, Denied | GeneratorExit):
         return
     status = "suspended" if isinstance(error, control_flow()) else "cancelled"
-    yield from _write(run, run.outcome_event(call, status, error, None, time.perf_counter()))
+    yield from _write(run, run.entries.of_outcome(call, status, error, None, time.perf_counter()))
 
 
 def _stream(
@@ -306,6 +373,8 @@ def _stream(
     """Hand out labelled items until the body, or the leave to run it, ends."""
     while raw is not END:
         yield Emit(run.commit(call, raw, inner, frame))
+        if run.waits and run.orders.stale:
+            yield Consult(run.orders.refresh)
         problem = run.still_open(call)
         if problem is not None:
             raise (yield from _denial(run, call, (problem,)))

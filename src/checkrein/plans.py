@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from checkrein.lazy import logger
-from checkrein.rules import rules_for
+from checkrein.rules import Decision, Finding, Outcome, rules_for
 from checkrein.store import PROCESS_STORE
 
 if TYPE_CHECKING:
+    from checkrein.admission import Steps
     from checkrein.facts import ToolFacts
-    from checkrein.grants import Steps
-    from checkrein.ports import Store
+    from checkrein.ports import Store, Use
     from checkrein.rules import Terms
+
+NO_ROOM: Final = Decision(
+    Outcome.DENY,
+    (Finding("permission.budget", Outcome.DENY, "the permission has no use left"),),
+)
+"""What is decided about a call that its budgets have no room for."""
 
 
 class Plan:
@@ -31,53 +38,72 @@ class Plan:
         self.steps: Steps = tuple(step for grant in terms.chain for step in grant.steps(facts))
         self.rules = rules_for(facts, terms)
         self.budgeted = any(
-            offer.permission.times is not None for _, offers in self.steps for offer in offers
+            offer.permission.budgets for _, offers in self.steps for offer in offers
         )
 
 
 class Ticket:
     """The uses of budgets that one call has reserved: spent, or given back exactly once.
 
+    A store may have to be waited for in another thread, and a call may be
+    cancelled meanwhile; then whichever of the two comes last gives back.
+
     Args:
         store: counts them.
-        budgets: their keys and limits.
+        uses: what the call takes.
     """
 
-    __slots__ = ("_budgets", "_held", "_store")
+    __slots__ = ("_lock", "_over", "_store", "_token", "uses")
 
-    def __init__(self, store: Store, budgets: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, store: Store, uses: Sequence[Use]) -> None:
         self._store = store
-        self._budgets = budgets
-        self._held: list[str] = []
+        self.uses = uses
+        self._lock = Lock()
+        self._token: str | None = None
+        self._over = False
 
-    def reserve(self) -> bool:
-        """Reserve a use of every budget, or of none; say whether they are held."""
-        if self._held:
+    @property
+    def held(self) -> bool:
+        """Whether uses are reserved, and not spent."""
+        return self._token is not None
+
+    def reserve(self, now: float) -> bool:
+        """Reserve every use, or none; say whether they are held.
+
+        Args:
+            now: seconds since the epoch.
+        """
+        if not self.uses or self.held:
             return True
-        for key, limit in self._budgets:
-            try:
-                reserved = self._store.reserve(key, limit)
-            except Exception as error:  # noqa: BLE001 (a store that fails has counted nothing)
-                logger().error("the budget %s cannot be counted (%s)", key, type(error).__name__)
-                reserved = False
-            if not reserved:
-                self.give_back()
-                return False
-            self._held.append(key)
-        return True
+        try:
+            token = self._store.reserve(self.uses, now)
+        except Exception as error:  # noqa: BLE001 (a store that fails has allowed nothing)
+            logger().error("budgets cannot be counted (%s)", type(error).__name__)
+            return False
+        with self._lock:
+            if not self._over:
+                self._token = token
+                return token is not None
+        self._release(token)
+        return False
 
     def spend(self) -> None:
         """Keep what is reserved: from here on it is used."""
-        self._held.clear()
+        self._token = None
 
     def give_back(self) -> None:
-        """Return what is reserved and not spent."""
-        while self._held:
-            key = self._held.pop()
-            try:
-                self._store.release(key)
-            except Exception as error:  # noqa: BLE001 (the others are given back all the same)
-                logger().error("a use of %s is lost (%s)", key, type(error).__name__)
+        """Return what is reserved and not spent; from here on nothing can be reserved."""
+        with self._lock:
+            token, self._token, self._over = self._token, None, True
+        self._release(token)
+
+    def _release(self, token: str | None) -> None:
+        if token is None:
+            return
+        try:
+            self._store.release(token, self.uses)
+        except Exception as error:  # noqa: BLE001 (a use that is lost allows nothing)
+            logger().error("a use of a budget is lost (%s)", type(error).__name__)
 
 
 FREE: Final = Ticket(PROCESS_STORE, ())

@@ -5,13 +5,15 @@ id                       says    when
 =======================  ======  ===============================================
 ``run.none``             deny    no run is active, or it was never entered
 ``run.closed``           deny    the run, or one it runs inside, has ended
-``run.stopped``          deny    the run was told to stop
+``run.stopped``          deny    the run was told to stop, or an operator stopped
+                                 the tool, the agent, the run, or everything
 ``run.locked``           deny    the run is locked after suspicion; reads go on
 ``call.malformed``       deny    an argument is no plain data, or of another type
 ``permission.missing``   deny    no permission covers what a decorator claims
 ``permission.argument``  deny    a permission covers it, but not these arguments
 ``permission.expired``   deny    the grant is not yet, or no longer, good
 ``permission.budget``    deny    the permission has no use left
+``permission.chain``     deny    a grant of the chain was revoked
 ``tool.changed``         deny    the tool's definition differs from the pinned one
 ``flow.origin``          ask     a plain argument has no trusted origin
 ``flow.rule-of-two``     ask     untrusted content seen, private data held, and a
@@ -29,9 +31,9 @@ a model; they hold names of arguments, never values.
 
 What authorises a plain argument of a tool that changes state or reaches
 outside, in a run that has seen untrusted content: its default; a constraint
-that pins it; evidence; an endorsement for this tool and parameter; for writes
-that stay inside also any constraint, and closed types. A ``composed`` argument
-needs a constraint instead.
+that pins it, of a grant that vouches for its values; evidence; an endorsement
+for this tool and parameter; for writes that stay inside also any such
+constraint, and closed types. A ``composed`` argument needs a constraint instead.
 """
 
 from __future__ import annotations
@@ -42,17 +44,20 @@ from enum import IntEnum
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from checkrein import orders
+from checkrein.admission import is_default
 from checkrein.facts import Effect, ToolFacts
 from checkrein.freezing import encode
-from checkrein.grants import is_default
 from checkrein.origins import Trust, is_blank
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from checkrein.admission import Refusal
     from checkrein.calls import Call
-    from checkrein.grants import Grant, Permission, Refusal
+    from checkrein.grants import Grant
     from checkrein.origins import Evidence
+    from checkrein.permissions import Permission
 
 
 class Outcome(IntEnum):
@@ -95,11 +100,17 @@ class Decision(NamedTuple):
         findings: what speaks against, strongest first.
         permissions: the permissions that admit the call, as text, one for each
             claim and grant; empty where one is missing.
+        nearest: where one is missing, the permissions that came nearest, as text.
+        changes: the smallest changes that would allow the call, one for each finding.
+
+    The last three are filled in by ``run.explain()``, for people: they show values.
     """
 
     outcome: Outcome
     findings: tuple[Finding, ...] = ()
     permissions: tuple[str, ...] = ()
+    nearest: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> bool:
@@ -139,36 +150,57 @@ class Terms:
         chain: the grants that must allow a call.
         evidence: what trusted sources have said.
         pins: definitions that tools must have, by name.
+        vouching: the ids of the grants whose constraints authorise what they let
+            through. A link that an agent has signed, and the grant of a run that was
+            opened where untrusted values were at hand, narrow and no more: their
+            values may be the attacker's.
+        agents, runs: the names and the ids of this run and of those it is inside of.
         begins, ends: from when, and until when, all the grants are good.
+        stops, revokes, expires: the notices that would end all of it.
     """
 
     chain: tuple[Grant, ...]
     evidence: Evidence
     pins: Mapping[str, bytes]
+    vouching: frozenset[str] = frozenset()
+    agents: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
     begins: float = field(init=False)
     ends: float = field(init=False)
+    stops: frozenset[str] = field(init=False)
+    revokes: frozenset[str] = field(init=False)
+    expires: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         starts = [grant.not_before for grant in self.chain if grant.not_before is not None]
         stops = [grant.expires for grant in self.chain if grant.expires is not None]
-        object.__setattr__(self, "begins", max(starts, default=-inf))
-        object.__setattr__(self, "ends", min(stops, default=inf))
+        put = object.__setattr__
+        put(self, "begins", max(starts, default=-inf))
+        put(self, "ends", min(stops, default=inf))
+        named = {*map(orders.stop_agent, self.agents), *map(orders.stop_run, self.runs)}
+        put(self, "stops", frozenset({orders.STOP_ALL, *named}))
+        put(self, "revokes", frozenset(orders.revoked(grant.id) for grant in self.chain))
+        put(self, "expires", frozenset(orders.expired(grant.id) for grant in self.chain))
 
 
 class RunView(NamedTuple):
     """What the rules may know of a run, as it was at one moment.
 
     Attributes:
-        now: seconds since the epoch.
+        now: seconds since the epoch, by the clock.
+        latest: the same, never less than the run has seen before.
         state: the state of the run, joined with that of the runs it is inside of.
         terms: what the run was opened with, and has learnt.
+        notices: what was posted to the store.
         enclosed: ``None`` for a call from the top; else whether the enclosing
             call had, or saw, untrusted values.
     """
 
     now: float
+    latest: float
     state: RunState
     terms: Terms
+    notices: frozenset[str] = frozenset()
     enclosed: bool | None = None
 
     @property
@@ -178,10 +210,10 @@ class RunView(NamedTuple):
 
 
 def standing(call: Call, view: RunView) -> Iterable[Finding]:
-    """The run must be open, and unlocked for anything but a read that stays inside."""
+    """The run must be open, unlocked for all but reads that stay inside, and not stopped."""
     state = view.state
     if state.opened and not (state.closed or state.stopped or state.locked):
-        return ()
+        return ordered(call, view) if view.notices else ()
     if not state.opened:
         return (Finding("run.none", Outcome.DENY, "the run was not entered: use `with run:`"),)
     if state.closed:
@@ -190,15 +222,31 @@ def standing(call: Call, view: RunView) -> Iterable[Finding]:
         return (Finding("run.stopped", Outcome.DENY, "the run was told to stop"),)
     if call.facts.wary:
         return (Finding("run.locked", Outcome.DENY, "the run is locked after suspicious calls"),)
+    return ordered(call, view)
+
+
+def ordered(call: Call, view: RunView) -> Iterable[Finding]:
+    """Nobody may have stopped the call, or revoked a grant of its chain."""
+    posted = view.notices
+    facts, terms = call.facts, view.terms
+    if not (posted.isdisjoint(terms.stops) and posted.isdisjoint(facts.stops)):
+        return (Finding("run.stopped", Outcome.DENY, "an operator has stopped this"),)
+    if not posted.isdisjoint(terms.revokes):
+        message = "the grant, or one that it was delegated from, was revoked"
+        return (Finding("permission.chain", Outcome.DENY, message),)
+    if not posted.isdisjoint(terms.expires):
+        return (_EXPIRED,)
     return ()
 
 
+_EXPIRED: Final = Finding("permission.expired", Outcome.DENY, "the grant is not good at this time")
+
+
 def expiry(_call: Call, view: RunView) -> Iterable[Finding]:
-    """Every grant of the chain must be good now."""
-    if view.terms.begins <= view.now < view.terms.ends:
+    """Every grant of the chain must be good now; a clock that goes back changes nothing."""
+    if view.terms.begins <= view.now and view.latest < view.terms.ends:
         return ()
-    message = "the grant is not good at this time"
-    return (Finding("permission.expired", Outcome.DENY, message),)
+    return (_EXPIRED,)
 
 
 def permission(call: Call, _view: RunView) -> Iterable[Finding]:
@@ -240,7 +288,7 @@ def unauthorised(call: Call, view: RunView, name: str) -> str:
     facts, value = call.facts, call.arguments[name]
     if is_default(facts, name, value):
         return ""
-    constrained, pins = _constrained(call, name)
+    constrained, pins = _constrained(call, view, name)
     if pins:
         return ""
     parameter = facts.by_name[name]
@@ -256,12 +304,12 @@ def unauthorised(call: Call, view: RunView, name: str) -> str:
     return f"{name!r} has no trusted origin: neither the user nor a trusted tool has named it"
 
 
-def _constrained(call: Call, name: str) -> tuple[bool, bool]:
-    """Say whether a permission in use constrains *name*, and whether one pins it."""
+def _constrained(call: Call, view: RunView, name: str) -> tuple[bool, bool]:
+    """Say whether a permission that vouches constrains *name*, and whether one pins it."""
     constrained = pins = False
     for offer in call.offers:
         constraint = offer.permission.constraints.get(name)
-        if constraint is not None:
+        if constraint is not None and offer.grant in view.terms.vouching:
             constrained = True
             pins = pins or constraint.pins
     return constrained, pins
@@ -296,7 +344,7 @@ def _aimed(call: Call, view: RunView, name: str) -> bool:
     if is_default(call.facts, name, value):
         return False
     return (
-        _constrained(call, name)[1]
+        _constrained(call, view, name)[1]
         or _endorsed(call, view, name)
         or (bool(view.terms.evidence.trust(value) & Trust.USER) and not is_blank(value))
     )

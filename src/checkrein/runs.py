@@ -22,27 +22,31 @@ import inspect
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast
 
+from checkrein.admission import Refusal, admit
+from checkrein.advice import advise
 from checkrein.calls import Binder, Call, Malformed, open_call
-from checkrein.confirmations import Confirmation, Shown, Verdict, confirmation_digest
+from checkrein.entries import Entries
 from checkrein.errors import ConfigurationError, MisuseError
-from checkrein.events import loggable_arguments, loggable_field
 from checkrein.facts import TAINTED_RESOURCES, Effect, Resources, Returns, ToolFacts
-from checkrein.frames import Frame, receiver_of, spec_of
+from checkrein.frames import Frame, receiver_of, spec_of, why_unguarded
 from checkrein.freezing import Unfreezable, encode, freeze
-from checkrein.grants import Grant, Offer, Refusal, admit
+from checkrein.grants import Chain, Grant, note_expired, was_seen_expired
 from checkrein.isolation import PROCESS_MARKS, RunMarks
 from checkrein.labels import Label, Origin
 from checkrein.lazy import logger
+from checkrein.orders import expired, orders_of
 from checkrein.origins import Evidence, Piece, Trust
-from checkrein.plans import FREE, Plan, Ticket
+from checkrein.plans import NO_ROOM, Plan
 from checkrein.ports import ACTIVE
 from checkrein.ports import Frame as FramePort
+from checkrein.questions import Questions
 from checkrein.results import PLAINLY_CLOSED, look_at
 from checkrein.rules import (
     Decision,
@@ -56,7 +60,8 @@ from checkrein.rules import (
     standing,
     unauthorised,
 )
-from checkrein.store import PROCESS_STORE
+from checkrein.shadow import Overlooked, Shadow
+from checkrein.store import PROCESS_STORE, open_store
 from checkrein.untrusted import Untrusted, labelled, parts
 from checkrein.waiting import off_loop
 
@@ -64,12 +69,11 @@ if TYPE_CHECKING:
     from contextvars import Token
     from types import TracebackType
 
-    from checkrein.ports import Clock, Gate, Ids, Log, Store
+    from checkrein.ports import Clock, Gate, Ids, Log, Store, Use
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DENIALS_THAT_LOCK: Final = 3
-_NO_USE_LEFT: Final = Finding("permission.budget", Outcome.DENY, "the permission has no use left")
 
 _FORKS = [0]
 """How often this process is the child of a fork; a run belongs to the process that made it."""
@@ -88,13 +92,15 @@ class Run:
 
     Args:
         agent: the name of the agent, for approvers and for the log.
-        grant: what is allowed.
+        grant: what is allowed: a :class:`Grant`, or a delegated one with its holder.
         gate: who confirms; without one, what would be asked is denied.
         log: where everything is written down.
         exposed: the conversation starts with untrusted content in it.
         confirm_within: how long an answer is waited for.
         pins: definitions that tools must have, by name; see ``definition_of``.
-        store: counts the uses of budgets; by default this process does.
+        store: counts the uses of budgets and holds stops and revocations; by default
+            the one that the environment variable ``CHECKREIN_STORE`` names (a file,
+            or a PostgreSQL URL), or else the memory of this process.
         clock: tells the time, for tests.
         ids: makes ids, for tests.
 
@@ -112,50 +118,37 @@ class Run:
         self,
         *,
         agent: str,
-        grant: Grant,
+        grant: Grant | Chain,
         gate: Gate | None = None,
         log: Log | None = None,
         exposed: bool = False,
         confirm_within: timedelta = timedelta(minutes=10),
         pins: Mapping[str, bytes] | None = None,
-        store: Store = PROCESS_STORE,
+        store: Store | None = None,
         clock: Clock = time.time,
         ids: Ids = lambda: os.urandom(8).hex(),
     ) -> None:
-        if not isinstance(agent, str) or not agent.strip():
-            raise ConfigurationError("Run(agent=...) takes the agent's name: it is in every entry")
-        if not isinstance(grant, Grant):
-            raise ConfigurationError(
-                f'Run(grant=...) takes a Grant, not {type(grant).__name__}: Grant(allow("..."))'
-            )
-        if gate is not None and not callable(getattr(gate, "ask", None)):
-            raise ConfigurationError(
-                "Run(gate=...) takes a gate, an object with ask(confirmation): "
-                "CallbackGate(function) makes one of a function"
-            )
-        if log is not None and not callable(getattr(log, "append", None)):
-            raise ConfigurationError("Run(log=...) takes a log: AuditLog.open('audit/')")
-        if confirm_within <= timedelta():
-            raise ConfigurationError("Run(confirm_within=...) takes a positive timedelta")
+        links = _checked(agent, grant, gate, log, confirm_within)
         self.agent = agent
         self.id = ids()
-        self.grant = grant
+        self.grant: Grant = links[-1]
+        self._holders: Sequence[str] = getattr(grant, "holders", ())
         self.gate = gate
         self.log = log
         self.marks = RunMarks()
         self.parent: Run | None = None
         self.clock = clock
         self.confirm_within = confirm_within.total_seconds()
-        self.store = store
+        self.store: Store = _default_store() if store is None else store
+        self.orders = orders_of(self.store)
+        self.waits = self.store.waits
         self._ids = ids
         self._lock = Lock()
         self._salt = os.urandom(16)
         self._numbers = itertools.count()
-        self._events = itertools.count()
-        self._allowed = itertools.count()
-        self._chain: tuple[Grant, ...] = (grant,)
+        self._chain: tuple[Grant, ...] = links
         self.line: tuple[Run, ...] = (self,)  # this run, then the ones it runs inside
-        self._grant_ids = [grant.id]
+        self.grant_ids = [one.id for one in links]
         self._readable = (self.marks, PROCESS_MARKS)
         self._frame = Frame(self)
         self._opened_in = ""
@@ -166,18 +159,30 @@ class Run:
         self._entered = False
         self._state = RunState(exposed=exposed)
         self._evidence = Evidence()
-        self._terms = Terms(self._chain, self._evidence, dict(pins or {}))
+        self._terms = Terms(
+            self._chain,
+            self._evidence,
+            dict(pins or {}),
+            vouching=frozenset({links[0].id}),
+            agents=(agent,),
+            runs=(self.id,),
+        )
+        self._latest = self.clock()
+        self._ahead = self._latest - time.monotonic()
         self._plans: dict[ToolFacts, Plan] = {}
         self._tainted = Resources()
+        self._shadow: Shadow | None = None
         self._denials = 0
-        self._open_questions: set[str] = set()
+        self.questions = Questions(self)
+        self.entries = Entries(self)
 
     # -- life ------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self._open()
         try:
-            self.record("run.opened", durable=True, **self._opening())
+            if self.log is not None:
+                self.record("run.opened", durable=True, **self._opening())
         except BaseException:
             self._close()
             raise
@@ -194,9 +199,10 @@ class Run:
 
     async def __aenter__(self) -> Self:
         self._open()
-        opened = functools.partial(self.record, "run.opened", durable=True, **self._opening())
         try:
-            await off_loop(opened)
+            if self.log is not None:
+                opened = functools.partial(self.record, "run.opened", durable=True)
+                await off_loop(functools.partial(opened, **self._opening()))
         except BaseException:
             self._close()
             raise
@@ -224,29 +230,44 @@ class Run:
             parent = next((run for run in outer.run.line if not run.closed), None)
             if parent is not None:
                 self._become_child(parent)
-            if parent is outer.run and outer.call_id:
+            if parent is not None and parent is outer.run and outer.call_id:
                 self._enclosing = outer
                 self._opened_in = outer.call_id
                 self._become(exposed=self.exposed or outer.tainted)
+                if outer.tainted:
+                    self._terms = replace(self._terms, vouching=parent._terms.vouching)
                 self._taint_enclosing()
+        if any(map(was_seen_expired, self._chain)):
+            self._latest = inf  # a clock that is set back does not revive it
         self._become(opened=True)
         self._token = ACTIVE.set(self._frame)
 
     def _become_child(self, parent: Run) -> None:
+        if self._shadow is not None and parent._shadow is None:
+            raise MisuseError("a shadow run inside a run would overlook what that run denies")
+        self._shadow = parent._shadow
         self.parent = parent
         self.gate = parent.gate if self.gate is None else self.gate
         self.log = parent.log if self.log is None else self.log
         self.store = parent.store  # the budgets of the chain are counted in one place
+        self.orders, self.waits = parent.orders, parent.waits
         self.marks = parent.marks
         self._salt = parent._salt  # a call refused here is known as refused there
         self._tainted = parent._tainted
         self._plans = {}
         self._readable = parent._readable
-        self._chain = (*parent._chain, self.grant)
-        pins = {**self._terms.pins, **parent._terms.pins}
-        self._terms = replace(self._terms, chain=self._chain, pins=pins)
+        self._chain = (*parent._chain, *self._chain)
+        ours, theirs = self._terms, parent._terms
+        self._terms = replace(
+            ours,
+            chain=self._chain,
+            pins={**ours.pins, **theirs.pins},
+            vouching=ours.vouching | theirs.vouching,
+            agents=(*ours.agents, *theirs.agents),
+            runs=(*ours.runs, *theirs.runs),
+        )
         self.line = (self, *parent.line)
-        self._grant_ids = [grant.id for grant in self._chain]
+        self.grant_ids = [grant.id for grant in self._chain]
         self._become(exposed=self.exposed or parent.exposed, private=self.private or parent.private)
 
     def _become(self, **changes: Any) -> bool:
@@ -279,15 +300,16 @@ class Run:
     def _opening(self) -> dict[str, Any]:
         return {
             "agent": self.agent,
-            "grants": self._grant_ids,
+            "grants": self.grant_ids,
             "permissions": [str(one) for one in self.grant.permissions],
+            "holders": list(self._holders),
             "parent": "" if self.parent is None else self.parent.id,
             "call": self._opened_in,
             "exposed": self.exposed,
         }
 
     def _closing(self) -> dict[str, Any]:
-        return {"calls": next(self._allowed), "exposed": self.exposed, "private": self.private}
+        return {"calls": self.entries.allowed, "exposed": self.exposed, "private": self.private}
 
     @property
     def state(self) -> RunState:
@@ -416,6 +438,55 @@ class Run:
         if any(one.nonce in text for one in self._readable):
             raise MisuseError(f"{verb}() takes trusted words; this text holds untrusted content")
 
+    # -- shadow ----------------------------------------------------------------------------
+
+    @classmethod
+    def shadow(cls, *, agent: str, grant: Grant | Chain | None = None, **more: Any) -> Self:
+        """Return a run that decides and logs, and lets every call pass all the same.
+
+        To find out what an agent needs, before one writes its grant. It protects
+        nothing: see :mod:`checkrein.shadow` for what it does not overlook.
+
+        Args:
+            agent: the name of the agent.
+            grant: what is allowed without being noted; by default nothing.
+            more: the other arguments of :class:`Run`.
+
+        Example:
+            >>> from checkrein import Run, writes
+            >>> @writes("shop.stock")
+            ... def restock(item: str) -> int:
+            ...     return 1
+            >>> with Run.shadow(agent="clerk") as run:
+            ...     restock("nails")
+            1
+            >>> print(run.proposed_grant())
+            Grant(
+                allow('shop.stock', budget(times=1), item=exactly('nails')),
+            )
+        """
+        run = cls(agent=agent, grant=Grant() if grant is None else grant, **more)
+        run._shadow = Shadow()
+        return run
+
+    @property
+    def overlooked(self) -> tuple[Overlooked, ...]:
+        """The calls of a shadow run that would not have been allowed, in order."""
+        return () if self._shadow is None else self._shadow.overlooked
+
+    def proposed_grant(self) -> str:
+        """Return the least grant that covers the calls of a shadow run, as Python.
+
+        The text shows the arguments of calls; read it before you use it. The
+        names in it are those of :mod:`checkrein` and :mod:`checkrein.constraints`.
+
+        Raises:
+            MisuseError: the run is no shadow run.
+        """
+        if self._shadow is None:
+            raise MisuseError("proposed_grant() is for a run made by Run.shadow(...)")
+        return self._shadow.proposal()
+
     # -- tools -----------------------------------------------------------------------------
 
     def tools(self, *functions: F) -> list[F]:
@@ -431,10 +502,7 @@ class Run:
         for function in functions:
             spec = spec_of(function)
             if spec is None:
-                raise MisuseError(
-                    f"{_name_of(function)} is not guarded: decorate the function itself with "
-                    "@reads, @writes or @irreversible, below the framework's own decorator"
-                )
+                raise MisuseError(why_unguarded(function))
             self._report_gate(function, spec.facts)
             receiver = receiver_of(function)
             bound.append(cast("F", spec.bound_to(self, receiver)))
@@ -461,7 +529,7 @@ class Run:
         """
         spec = spec_of(tool)
         if spec is None:
-            raise MisuseError(f"{_name_of(tool)} is not guarded")
+            raise MisuseError(why_unguarded(tool))
         facts = spec.facts
         received = receiver_of(tool)
         given = {
@@ -473,11 +541,13 @@ class Run:
         except Malformed as problem:
             finding = Finding("call.malformed", Outcome.DENY, str(problem), problem.argument)
             return Decision(Outcome.DENY, (finding,))
-        plan = self.admit(call)
-        decision = self.decide(plan, call, self._frame_here(), FREE)
-        if decision.outcome is not Outcome.DENY and not all(map(self._has_uses, call.offers)):
-            return Decision(Outcome.DENY, (_NO_USE_LEFT,))
-        return decision._replace(permissions=tuple(str(one.permission) for one in call.offers))
+        self.orders.refresh()
+        plan = self.plan(facts)
+        self.admit(plan, call)
+        decision = self.decide(plan, call, self._frame_here())
+        if decision.outcome is not Outcome.DENY and not self.has_room(call.uses):
+            decision = NO_ROOM
+        return advise(decision, call, self._chain)
 
     def _frame_here(self) -> Frame:
         frame = ACTIVE.get()
@@ -516,58 +586,70 @@ class Run:
             self.expose(*{name for label in call.returned.values() for name in label.names})
         return None
 
-    def admit(self, call: Call) -> Plan:
-        """Ask every grant of the chain about *call*, and normalise it on the way."""
-        plan = self._plans.get(call.facts)
+    def plan(self, facts: ToolFacts) -> Plan:
+        """Return what is prepared for a tool."""
+        plan = self._plans.get(facts)
         if plan is None:
-            plan = self._plans[call.facts] = Plan(self._terms, call.facts)
-        try:
-            call.offers = admit(plan.steps, call, self._has_uses)
-        except Refusal as problem:
-            call.refusal = problem
+            plan = self._plans[facts] = Plan(self._terms, facts)
         return plan
 
-    def ticket(self, plan: Plan, call: Call) -> Ticket:
-        """Return a ticket for the budgets concerned."""
-        if not plan.budgeted:
-            return FREE
-        budgets = {
-            offer.key: offer.permission.times
-            for offer in call.offers
-            if offer.permission.times is not None
-        }
-        return Ticket(self.store, tuple(budgets.items()))
-
-    def _has_uses(self, offer: Offer) -> bool:
-        limit = offer.permission.times
+    def admit(self, plan: Plan, call: Call) -> None:
+        """Ask every grant of the chain about *call*, and normalise it on the way."""
         try:
-            return limit is None or self.store.taken(offer.key) < limit
+            admit(plan.steps, call, self.has_room)
+        except Refusal as problem:
+            call.refusal = problem
+
+    def has_room(self, uses: Sequence[Use]) -> bool:
+        """Say whether budgets have room for *uses*, as things stand."""
+        now = self.now()
+        try:
+            return all(self.store.taken(use, now) + use.amount <= use.limit for use in uses)
         except Exception:  # noqa: BLE001 (reserving it will say so)
             return False
 
-    def decide(
-        self,
-        plan: Plan,
-        call: Call,
-        frame: Frame,
-        ticket: Ticket,
-        approved: Sequence[Finding] = (),
-    ) -> Decision:
-        """Decide about a call as things stand, and reserve what it uses.
+    def now(self) -> float:
+        """Return the time, in seconds since the epoch; it never runs backwards in a run."""
+        latest = max(self.clock(), self._ahead + time.monotonic(), self._latest)
+        self._latest = latest
+        return latest
 
-        The view is one snapshot: state is replaced as a whole, evidence only grows,
-        and a budget is taken or not in one step. So nothing has to be locked.
+    def decide(
+        self, plan: Plan, call: Call, frame: Frame, approved: Sequence[Finding] = ()
+    ) -> Decision:
+        """Decide about a call as things stand.
+
+        The view is one snapshot: state is replaced as a whole, and evidence only
+        grows. So nothing has to be locked; a budget is taken, or not, in one step.
         """
-        decision = decide(plan.rules, call, self._view(frame), approved)
-        if ticket is FREE or decision.outcome is Outcome.DENY or ticket.reserve():
-            return decision
-        return Decision(Outcome.DENY, (_NO_USE_LEFT,))
+        return decide(plan.rules, call, self._view(frame), approved)
+
+    def note_expiry(self) -> None:
+        """Keep in mind, here and in the store, which grants were seen expired."""
+        now = self.now()
+        for grant in self._chain:
+            if grant.expires is None or now < grant.expires:
+                continue
+            note_expired(grant)
+            if grant.signed:  # it may be read again from its text, anywhere
+                try:
+                    self.store.post(expired(grant.id), reason=f"run {self.id}")
+                except Exception as error:  # noqa: BLE001 (it is denied here all the same)
+                    logger().error("expiry is not kept (%s)", type(error).__name__)
+
+    def overlooks(self, call: Call, decision: Decision) -> bool:
+        """Say whether a call that is not allowed may run all the same, in a shadow run."""
+        return self._shadow is not None and self._shadow.overlooks(call, decision)
 
     def _view(self, frame: Frame) -> RunView:
+        terms = self._terms
+        now = self.clock()
         return RunView(
-            self.clock(),
+            now,
+            now if terms.ends == inf else self.now(),
             self._state if self.parent is None and self._forks == _FORKS[0] else self.state,
-            self._terms,
+            terms,
+            self.orders.current(),
             None if frame.call is None else frame.tainted,
         )
 
@@ -589,95 +671,8 @@ class Run:
                 return True
         return False
 
-    # -- confirmation ------------------------------------------------------------------------
-
-    def question(self, call: Call, decision: Decision) -> Confirmation:
-        """Return the confirmation for *call*, open for one answer."""
-        facts = call.facts
-        concerns = {one.argument: one.message for one in decision.findings if one.argument}
-        shown = tuple(
-            Shown(
-                one.name,
-                call.arguments[one.name],
-                untrusted=one.untrusted,
-                origin=self._origin_of(call, one.name),
-                concern=concerns.get(one.name, ""),
-            )
-            for one in facts.parameters  # in the signature's order, not in the model's
-            if not one.injected
-        )
-        nonce = self._ids()
-        expires = self.clock() + self.confirm_within
-        rules = tuple(dict.fromkeys(one.rule for one in decision.findings))
-        digest = confirmation_digest(
-            {
-                "id": nonce,
-                "agent": self.agent,
-                "run": self.id,
-                "call": call.id,
-                "digest": call.digest,
-                "grants": ",".join(self._grant_ids),
-                "rules": ",".join(rules),
-                "expires": repr(expires),
-            }
-        )
-        with self._lock:
-            self._open_questions.add(nonce)
-        return Confirmation(
-            id=nonce,
-            tool=facts.name,
-            effect=facts.effect.value,
-            resource=facts.source,
-            arguments=shown,
-            reasons=tuple(dict.fromkeys(one.message for one in decision.findings)),
-            rules=rules,
-            agent=self.agent,
-            run=self.id,
-            call=call.id,
-            expires=expires,
-            digest=digest,
-        )
-
-    def _origin_of(self, call: Call, name: str) -> str:
-        value = call.arguments[name]
-        if type(value) is Untrusted:
-            return ", ".join(value.label.names)
-        if name in call.returned:
-            return ", ".join(call.returned[name].names)
-        trust = self._evidence.trust(value)
-        for bit, words in _WORDS:
-            if trust & bit:
-                return words
-        return "unknown: the model's choice"
-
-    def settle(self, question: Confirmation, answer: object, call: Call) -> Finding | None:
-        """Take the answer to *question*; return what forbids the call, ``None`` for a yes.
-
-        A question is settled once, whatever the answer was.
-        """
-        with self._lock:
-            open_now = question.id in self._open_questions
-            self._open_questions.discard(question.id)
-        late = self.clock() >= question.expires
-        if not isinstance(answer, Verdict):
-            if late:
-                return Finding("gate.expired", Outcome.DENY, "nobody answered in time")
-            return Finding("gate.unavailable", Outcome.DENY, "nobody could be asked")
-        if not open_now or (answer.confirmation, answer.digest) != (question.id, question.digest):
-            return Finding("gate.mismatch", Outcome.DENY, "the answer is not for this call")
-        if answer.approved is not True:
-            self._refuse(call.digest, suspicious=answer.suspicious)
-            return Finding("gate.denied", Outcome.DENY, "a person has denied the call")
-        if late:
-            return Finding("gate.expired", Outcome.DENY, "the answer came too late")
-        return None
-
-    def abandon(self, question: Confirmation) -> None:
-        """Close a question that will not be answered here."""
-        with self._lock:
-            self._open_questions.discard(question.id)
-
-    def _refuse(self, digest: bytes, *, suspicious: bool) -> None:
+    def refuse(self, digest: bytes, *, suspicious: bool) -> None:
+        """Take in that a person has denied a call; suspicion, or the third denial, locks."""
         root = self.line[-1]  # a child run is no way to ask again
         with root._lock:
             root._state = root._state._replace(refused=root._state.refused | {digest})
@@ -715,6 +710,8 @@ class Run:
 
     def enter_body(self, call: Call, approved: Sequence[Finding], outer: Frame) -> Frame:
         """Return the frame for the body of *call*, which is about to start."""
+        if self._shadow is not None:
+            self._shadow.note(call, approved)
         inner = Frame(self, call, self.is_tainted(call, approved))
         if call.facts.changes:
             self._taint_written(call.facts, inner, outer)
@@ -776,63 +773,11 @@ class Run:
 
     # -- the log -----------------------------------------------------------------------------
 
-    def event(self, kind: str, /, **fields: Any) -> dict[str, Any]:
-        """Return a log entry of this run, with its number and time."""
-        return {
-            "v": 1,
-            "type": kind,
-            "time": int(self.clock() * 1e9),
-            "run": self.id,
-            "seq": next(self._events),
-            **{name: loggable_field(value) for name, value in fields.items()},
-        }
-
-    def call_event(self, kind: str, call: Call, findings: Iterable[Finding]) -> dict[str, Any]:
-        """Return the entry about the decision on *call*."""
-        if kind == "call.allowed":
-            next(self._allowed)
-        facts = call.facts
-        return {
-            "v": 1,
-            "type": kind,
-            "time": int(self.clock() * 1e9),
-            "run": self.id,
-            "seq": next(self._events),
-            "call": call.id,
-            "agent": self.agent,
-            "tool": facts.name,
-            "effect": facts.effect_name,
-            "resource": facts.source,
-            "arguments": loggable_arguments(call.arguments),
-            "digest": call.digest.hex(),
-            "grants": self._grant_ids,
-            "parent": call.parent,
-            "findings": [{"rule": one.rule, "argument": one.argument} for one in findings],
-            "exposed": self._state.exposed,
-        }
-
-    def outcome_event(
-        self, call: Call, status: str, error: BaseException | None, result: Any, started: float
-    ) -> dict[str, Any]:
-        """Return the entry about what became of *call*."""
-        return {
-            "v": 1,
-            "type": "call.outcome",
-            "time": int(self.clock() * 1e9),
-            "run": self.id,
-            "seq": next(self._events),
-            "call": call.id,
-            "status": status,
-            "error": "" if error is None or status == "closed" else type(error).__name__,
-            "result": "" if result is None else type(result).__name__,
-            "ms": round((time.perf_counter() - started) * 1000, 3),
-        }
-
     def record(self, kind: str, /, *, durable: bool = False, **fields: Any) -> None:
         """Write an entry; raises what the log raises."""
         if self.log is None:
             return
-        event = self.event(kind, **fields)
+        event = self.entries.plain(kind, **fields)
         if durable:
             self.log.append(event)
         else:
@@ -857,16 +802,41 @@ class Run:
         return f"<Run {self.id} of {self.agent!r}>"
 
 
-_WORDS: Final = (
-    (Trust.USER, "the user's words"),
-    (Trust.SYSTEM, "configuration"),
-    (Trust.TOOL, "a trusted tool"),
-)
+def _checked(
+    agent: object, grant: object, gate: object, log: object, confirm_within: timedelta
+) -> tuple[Grant, ...]:
+    """Return the links of the grant, or say what is wrong with the arguments of a run."""
+    if not isinstance(agent, str) or not agent.strip():
+        raise ConfigurationError("Run(agent=...) takes the agent's name: it is in every entry")
+    links: tuple[Grant, ...] = getattr(grant, "links", ())
+    grants = isinstance(links, tuple) and all(isinstance(one, Grant) for one in links)
+    if not grants or not links:
+        hint = getattr(grant, "HINT", 'Grant(allow("..."))')
+        raise ConfigurationError(
+            f"Run(grant=...) takes a Grant, not {type(grant).__name__}: {hint}"
+        )
+    if gate is not None and not callable(getattr(gate, "ask", None)):
+        raise ConfigurationError(
+            "Run(gate=...) takes a gate, an object with ask(confirmation): "
+            "CallbackGate(function) makes one of a function"
+        )
+    if log is not None and not callable(getattr(log, "append", None)):
+        raise ConfigurationError("Run(log=...) takes a log: AuditLog.open('audit/')")
+    if confirm_within <= timedelta():
+        raise ConfigurationError("Run(confirm_within=...) takes a positive timedelta")
+    return links
+
+
+@functools.cache
+def _opened_store(where: str) -> Store:
+    store: Store = open_store(where)
+    return store
+
+
+def _default_store() -> Store:
+    where = os.environ.get("CHECKREIN_STORE", "")
+    return _opened_store(where) if where else PROCESS_STORE
 
 
 def _only_agent(label: Label) -> bool:
     return all(source.origin is Origin.AGENT_GENERATED for source in label.sources)
-
-
-def _name_of(function: object) -> str:
-    return getattr(function, "__qualname__", None) or type(function).__name__

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from checkrein.gates import CallbackGate
-from checkrein.grants import Grant, everything
+from checkrein.grants import Grant
+from checkrein.permissions import everything
 from checkrein.runs import Run
 
 if TYPE_CHECKING:

@@ -30,10 +30,10 @@ from checkrein import (
 )
 from checkrein.constraints import anything, matches
 from checkrein.errors import CheckreinError, Denied, MisuseError, Unrecorded
-from checkrein.grants import everything
+from checkrein.permissions import everything
 from checkrein.ports import ACTIVE
 from checkrein.store import MemoryStore
-from support import Asked, MemoryLog
+from support import Asked, MemoryLog, used
 
 EVIL = "eve@evil.example"
 DONE: list[Any] = []
@@ -495,23 +495,28 @@ class BrokenStore(MemoryStore):
         super().__init__()
         self.broken = broken
 
-    def reserve(self, key, limit):
+    def reserve(self, uses, now):
         if self.broken == "reserve":
             raise OSError("store down")
-        return super().reserve(key, limit)
+        return super().reserve(uses, now)
 
-    def release(self, key):
+    def release(self, token, uses):
         if self.broken == "release":
             raise OSError("store down")
-        super().release(key)
+        super().release(token, uses)
 
-    def taken(self, key):
+    def taken(self, use, now):
         if self.broken == "taken":
             raise OSError("store down")
-        return super().taken(key)
+        return super().taken(use, now)
+
+    def notices(self):
+        if self.broken == "notices":
+            raise OSError("store down")
+        return super().notices()
 
 
-@pytest.mark.parametrize("broken", ["taken", "reserve", "release"])
+@pytest.mark.parametrize("broken", ["taken", "reserve", "release", "notices"])
 def test_a_store_that_fails_is_a_denial_in_the_log(broken):
     """A store that raises must mean Denied, and the attempt must be written down."""
     log = MemoryLog()
@@ -582,7 +587,7 @@ def test_a_log_that_raises_base_exceptions_before_the_body_runs_nothing(kind):
         with pytest.raises(kind):
             store("x")
     assert DONE == []
-    assert counts.taken("atk/0") == 0
+    assert used(counts, "atk/0") == 0
 
 
 @pytest.mark.parametrize(
@@ -615,7 +620,7 @@ def test_a_gate_that_raises_never_means_yes(kind):
         with pytest.raises((Denied, kind)):
             send("a")
     assert DONE == []
-    assert counts.taken("atk/0") == 0
+    assert used(counts, "atk/0") == 0
 
 
 # -- labels --------------------------------------------------------------------------------
@@ -717,7 +722,7 @@ def test_explain_leaves_no_trace():
         assert len(log.events) == before
         assert not active.exposed
     assert asked.count == 0
-    assert counts.taken("atk/0") == 0
+    assert used(counts, "atk/0") == 0
 
 
 def test_a_bound_method_can_be_bound_to_a_child():
@@ -817,11 +822,11 @@ def test_a_gate_that_never_answers_gives_the_budget_back_when_cancelled():
         async with run(grant, gate=Never(), store=counts):
             task = asyncio.create_task(asend("a"))
             await waiting.wait()
-            assert counts.taken("atk/0") == 1
+            assert used(counts, "atk/0") == 1
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert counts.taken("atk/0") == 0
+            assert used(counts, "atk/0") == 0
 
     waiting: Any = None
     asyncio.run(main())

@@ -23,6 +23,9 @@ from checkrein import (
     writes,
 )
 from checkrein.constraints import email_domain, one_of, under
+from checkrein.delegation import Principal, SignedGrant, issue
+from checkrein.rules import Decision
+from checkrein.store import MemoryStore
 
 
 @reads("mail.inbox", private=True)
@@ -63,6 +66,13 @@ def accepted() -> None:
         assert_type(bound("a.txt", mail), str)
         subprocess.run([mail.endorse(str, reason="typed by hand")], check=True)
     CallbackGate(lambda confirmation: confirmation.tool == "send_email")
+    root, agent = Principal.new(), Principal.new()
+    signed = issue(grant, by=root, to=agent.id, depth=1)
+    assert_type(SignedGrant.read(str(signed), roots=[root.id]), SignedGrant)
+    with Run.shadow(agent="bot") as shadow:
+        assert_type(shadow.proposed_grant(), str)
+    with Run(agent="bot", grant=signed.held_by(agent), store=MemoryStore()) as run:
+        assert_type(run.explain(save_report, path="a", text="b"), Decision)
 
 
 async def accepted_async() -> None:
@@ -82,6 +92,7 @@ def refused(mail: Untrusted[str]) -> None:
     "to: " + mail  # type: ignore[operator]
     allow("mail.inbox", folder="INBOX")  # type: ignore[arg-type]
     Run(agent="bot", grant="everything")  # type: ignore[arg-type]
+    Run(agent="bot", grant=issue(Grant(), by=Principal.new(), to=""))  # type: ignore[arg-type]
     mode: Literal["a"] = mail  # type: ignore[assignment]
     takes_text(mode)
     allow("mail.inbox", folder=one_of(["INBOX"]))

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from checkrein.cli import logs
+from checkrein.cli import logs, stops
 from checkrein.cli.screen import Screen
 from checkrein.errors import CheckreinError, ConfigurationError, TamperedError
 from checkrein.gates.visible import visible
@@ -69,6 +69,45 @@ def demo(
     with _plainly():
         held = story.run(answer, keep=keep)
     raise typer.Exit(0 if held else 1)
+
+
+Names = list[str]
+
+
+@app.command()
+def stop(
+    everything: Annotated[bool, typer.Option("--all", help="Every guarded call.")] = False,
+    tool: Annotated[Names, typer.Option(metavar="NAME", help="The calls of a tool.")] = [],  # noqa: B006
+    resource: Annotated[
+        Names, typer.Option(metavar="NAME", help="The calls that claim a resource.")
+    ] = [],  # noqa: B006
+    agent: Annotated[Names, typer.Option(metavar="NAME", help="The runs of an agent.")] = [],  # noqa: B006
+    run: Annotated[Names, typer.Option(metavar="ID", help="A run, and those inside it.")] = [],  # noqa: B006
+    grant: Annotated[
+        Names, typer.Option(metavar="ID", help="A signed grant, and what was delegated from it.")
+    ] = [],  # noqa: B006
+    store: Annotated[
+        str,
+        typer.Option(
+            metavar="WHERE",
+            envvar="CHECKREIN_STORE",
+            help="The store of the runs: a file, or a PostgreSQL URL.",
+        ),
+    ] = "",
+    lift: Annotated[bool, typer.Option("--lift", help="Lift what was stopped.")] = False,
+    reason: Annotated[str, typer.Option(help="Why; for those who look later.")] = "",
+) -> None:
+    """Stop calls in every process that uses the store, within a second; or list what stands."""
+    notices = stops.notices_for(
+        everything=everything,
+        tools=tool,
+        resources=resource,
+        agents=agent,
+        runs=run,
+        grants=grant,
+    )
+    with _plainly():
+        raise typer.Exit(stops.stop(store, notices, lift=lift, reason=reason))
 
 
 @log_app.command()

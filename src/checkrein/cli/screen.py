@@ -56,10 +56,10 @@ class Screen:
         if lines and len(every) > lines:
             self.say(f"   | ... and {len(every) - lines} lines more", "dim")
 
-    def table(self, rows: Iterable[tuple[str, str]]) -> None:
+    def table(self, rows: Iterable[tuple[str, str]], width: int = 11) -> None:
         """Print names and what belongs to them; both are ours or were made visible before."""
         for name, value in rows:
-            self.say(f"{name:<11} {value}".rstrip())
+            self.say(f"{name:<{width}} {value}".rstrip())
 
 
 def safe_json(value: Any, *, indent: int | None = None) -> str:

@@ -29,7 +29,7 @@ from checkrein.log.note import Ed25519Signer
 if TYPE_CHECKING:
     from checkrein.cli.demo.post import Post
     from checkrein.cli.screen import Screen
-    from checkrein.grants import Permission
+    from checkrein.permissions import Permission
 
 LEADER: Final = "support-lead@example.com"
 REPORT: Final = "today.txt"

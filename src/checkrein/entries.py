@@ -1,0 +1,88 @@
+"""The entries that a run writes; :mod:`checkrein.events` says what is in them."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from checkrein.events import loggable_arguments, loggable_field
+
+if TYPE_CHECKING:
+    from checkrein.calls import Call
+    from checkrein.rules import Finding
+    from checkrein.runs import Run
+
+
+class Entries:
+    """Makes and numbers the entries of one run.
+
+    Args:
+        run: the run.
+    """
+
+    __slots__ = ("_allowed", "_numbers", "_run")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._numbers = itertools.count()
+        self._allowed = itertools.count()
+
+    @property
+    def allowed(self) -> int:
+        """How many calls were allowed; asked once, when the run closes."""
+        return next(self._allowed)
+
+    def plain(self, kind: str, /, **fields: Any) -> dict[str, Any]:
+        """Return a log entry of this run, with its number and time."""
+        return {
+            "v": 1,
+            "type": kind,
+            "time": int(self._run.clock() * 1e9),
+            "run": self._run.id,
+            "seq": next(self._numbers),
+            **{name: loggable_field(value) for name, value in fields.items()},
+        }
+
+    def of_call(self, kind: str, call: Call, findings: Iterable[Finding]) -> dict[str, Any]:
+        """Return the entry about the decision on *call*."""
+        if kind == "call.allowed":
+            next(self._allowed)
+        run, facts = self._run, call.facts
+        return {
+            "v": 1,
+            "type": kind,
+            "time": int(run.clock() * 1e9),
+            "run": run.id,
+            "seq": next(self._numbers),
+            "call": call.id,
+            "agent": run.agent,
+            "tool": facts.name,
+            "effect": facts.effect_name,
+            "resource": facts.source,
+            "arguments": loggable_arguments(call.arguments),
+            "digest": call.digest.hex(),
+            "grants": run.grant_ids,
+            "parent": call.parent,
+            "findings": [{"rule": one.rule, "argument": one.argument} for one in findings],
+            "exposed": run.exposed,
+            **({} if run._shadow is None else {"shadow": True}),
+        }
+
+    def of_outcome(
+        self, call: Call, status: str, error: BaseException | None, result: Any, started: float
+    ) -> dict[str, Any]:
+        """Return the entry about what became of *call*."""
+        return {
+            "v": 1,
+            "type": "call.outcome",
+            "time": int(self._run.clock() * 1e9),
+            "run": self._run.id,
+            "seq": next(self._numbers),
+            "call": call.id,
+            "status": status,
+            "error": "" if error is None or status == "closed" else type(error).__name__,
+            "result": "" if result is None else type(result).__name__,
+            "ms": round((time.perf_counter() - started) * 1000, 3),
+        }

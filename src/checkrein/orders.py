@@ -1,0 +1,128 @@
+"""What stands against tools, agents, runs and grants: the stop switch and revocation.
+
+Somebody outside a run posts a *notice* to the store that the run uses; every
+run of every process and host that shares the store obeys it from its next
+decision on, at most :data:`FRESH_FOR` seconds later, until it is withdrawn.
+Time alone lifts nothing. The notices::
+
+    stop:all            every guarded call
+    stop:tool:NAME      calls of one tool
+    stop:resource:NAME  calls that claim one resource
+    stop:agent:NAME     calls in runs of one agent
+    stop:run:ID         calls in one run, and in those inside it
+    revoked:ID          calls under one grant, and under what was delegated from it
+    expired:ID          the same; posted when a signed grant is seen expired, so that
+                        a clock that is set back does not revive it
+
+A body that has started is not interrupted; a stream ends at its next item. A
+store that cannot be read denies every call: whether it says stop is unknown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
+
+from checkrein.lazy import logger
+
+if TYPE_CHECKING:
+    from checkrein.ports import Store
+
+FRESH_FOR: Final = 0.5
+"""For how many seconds what was read of a store that waits is relied on."""
+
+STOP_ALL: Final = "stop:all"
+UNREADABLE: Final = frozenset({STOP_ALL})
+
+
+def stop_tool(name: str) -> str:
+    """Return the notice that stops one tool."""
+    return f"stop:tool:{name}"
+
+
+def stop_resource(name: str) -> str:
+    """Return the notice that stops what claims one resource."""
+    return f"stop:resource:{name}"
+
+
+def stop_agent(name: str) -> str:
+    """Return the notice that stops one agent."""
+    return f"stop:agent:{name}"
+
+
+def stop_run(run: str) -> str:
+    """Return the notice that stops one run."""
+    return f"stop:run:{run}"
+
+
+def revoked(grant: str) -> str:
+    """Return the notice that a grant is revoked."""
+    return f"revoked:{grant}"
+
+
+def expired(grant: str) -> str:
+    """Return the notice that a grant was seen expired."""
+    return f"expired:{grant}"
+
+
+class Orders:
+    """The notices of one store, as the runs of this process see them.
+
+    Args:
+        store: where they are posted.
+    """
+
+    __slots__ = ("_lock", "_read_at", "_seen", "_store", "current")
+
+    current: Callable[[], frozenset[str]]
+    """Returns the notices that stand."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = Lock()
+        self._seen: frozenset[str] = UNREADABLE
+        self._read_at = -FRESH_FOR
+        self.current = self._as_read if store.waits else self._as_it_says
+
+    @property
+    def stale(self) -> bool:
+        """Whether the store has to be read, off any event loop, before :meth:`current` is used."""
+        return self._store.waits and time.monotonic() - self._read_at >= FRESH_FOR
+
+    def refresh(self) -> None:
+        """Read the store, unless another thread has just done so."""
+        with self._lock:
+            if not self.stale:
+                return
+            asked = time.monotonic()  # what is posted while we read counts from the next time on
+            try:
+                self._seen = self._store.notices()
+            except Exception as error:  # noqa: BLE001 (whatever it says, nothing is known)
+                logger().error("the store cannot be read (%s)", type(error).__name__)
+                self._seen = UNREADABLE
+            self._read_at = asked
+
+    def _as_read(self) -> frozenset[str]:
+        return self._seen
+
+    def _as_it_says(self) -> frozenset[str]:
+        try:
+            return self._store.notices()
+        except Exception:  # noqa: BLE001 (whatever it says, nothing is known)
+            return UNREADABLE
+
+
+_ORDERS: Final[WeakKeyDictionary[Store, Orders]] = WeakKeyDictionary()
+_ORDERS_LOCK: Final = Lock()
+
+
+def orders_of(store: Store) -> Orders:
+    """Return what the runs of this process share about *store*."""
+    with _ORDERS_LOCK:
+        try:
+            return _ORDERS.setdefault(store, Orders(store))
+        except TypeError:  # a store that takes no weak references shares nothing
+            return Orders(store)
