@@ -298,6 +298,7 @@ def test_content_cut_out_of_its_fence_is_asked_about_at_the_way_out(tool: Any, s
 
 def test_the_same_without_a_gate_is_denied():
     """Nobody to ask means no."""
+    SENT.clear()
     with Run(agent="tester", grant=ALL), pytest.raises(Denied):
         lookup(str(inbox())[40:60])
     assert SENT == []
