@@ -305,6 +305,11 @@ def _normalise_content(constraint: Constraint, box: Untrusted[Any]) -> Untrusted
     return box if fresh is inner else labelled(fresh, box.label, box._marks, box._call)
 
 
+def given(call: Call) -> list[str]:
+    """Return the names of the plain arguments that are not left at the tool's default."""
+    return [one for one in call.facts.plain if not is_default(call.facts, one, call.arguments[one])]
+
+
 def is_default(facts: ToolFacts, name: str, value: Any) -> bool:
     """Say whether *value* is the developer's own constant for the parameter."""
     one = facts.by_name[name]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from checkrein.admission import is_default
+from checkrein.admission import given
 from checkrein.facts import Effect
 from checkrein.spelling import spelled_constraint, spelled_permission
 
@@ -99,17 +99,11 @@ def _closest(claim: Claim, permissions: Iterable[Permission]) -> Permission | No
 
 
 def _missing(claim: Claim, close: Permission | None, call: Call) -> str:
-    facts = call.facts
     if close is not None and close.names(claim.resource):
         outside = close.wildcard and claim.external and claim.effect is Effect.READS
         if not outside:
             return f"add effects({claim.effect.value!r}) to {close}"
-    given = {
-        name: [call.arguments[name]]
-        for name in facts.plain
-        if not is_default(facts, name, call.arguments[name])
-    }
-    text, _ = spelled_permission(claim, given)
+    text, _ = spelled_permission(claim, {name: [call.arguments[name]] for name in given(call)})
     return f"add {text}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import IO, Any, ClassVar, Final, Protocol, runtime_checkable
+from typing import IO, Any, ClassVar, Final, Protocol, TypeGuard, runtime_checkable
 
 
 class Refused(Exception):
@@ -20,6 +20,11 @@ class Constraint(Protocol):
     def normalise(self, value: Any, /) -> Any:
         """Return the value to use, or raise :class:`Refused`."""
         ...
+
+
+def is_constraint(value: object) -> TypeGuard[Constraint]:
+    """Say whether *value* is one; a class has the attributes, too, and is none."""
+    return isinstance(value, Constraint) and not isinstance(value, type)
 
 
 @runtime_checkable

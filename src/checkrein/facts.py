@@ -362,7 +362,7 @@ def _parameter(
     marks, hint = _split_marks(hint)
     receiver = position == 0 and hint is MISSING and _is_receiver(one.name, function)
     inside = receiver or Mark.INJECTED in marks or _is_injected_type(hint)
-    opens = "" if inside else _FILES.get(hint, "") if _hashable(hint) else ""
+    opens = "" if inside or not _hashable(hint) else _FILES.get(hint, "")
     if opens:
         hint = str  # a caller gives the path; what the body gets is the grant's to open
     shown, untrusted = (hint, False) if inside else _plain(hint, one.name)

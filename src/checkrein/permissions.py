@@ -26,14 +26,14 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
-from checkrein.conditions import Constraint
+from checkrein.conditions import Constraint, is_constraint
 from checkrein.errors import ConfigurationError
 from checkrein.facts import Claim, Effect
 from checkrein.freezing import is_finite
+from checkrein.ports import MOST
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _COST_UNIT: Final = 1_000_000
-_MOST: Final = (1 << 63) - 1
 
 
 # -- the parts of a permission -------------------------------------------------------------
@@ -131,7 +131,7 @@ def budget(*, times: float | Decimal, per: timedelta | None = None, cost: str = 
             raise ConfigurationError("budget(per=...) takes a positive timedelta")
         seconds = per.total_seconds()
     made = Budget(times, seconds, cost)
-    if made.limit > _MOST:
+    if made.limit > MOST:
         raise ConfigurationError("budget(times=...) is more than can be counted; leave it out")
     return made
 
@@ -331,8 +331,7 @@ def everything() -> Permission:
 
 
 def _constraint(value: Any, where: str) -> Constraint:
-    # A class has the attributes, too; only an instance is a constraint.
-    if isinstance(value, type) or not isinstance(value, Constraint):
+    if not is_constraint(value):
         raise ConfigurationError(
             f"{where} takes a constraint, exactly({type(value).__name__}) for example; "
             "see checkrein.constraints"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from checkrein.labels import Label
@@ -80,6 +80,10 @@ class Log(Protocol):
     def enqueue(self, event: Mapping[str, Any], /) -> object:
         """Take *event* now, make it durable soon, in the order of the calls."""
         ...
+
+
+MOST: Final = (1 << 63) - 1
+"""The largest limit or amount that a store counts."""
 
 
 class Use(NamedTuple):

@@ -201,8 +201,9 @@ class Run:
         self._open()
         try:
             if self.log is not None:
-                opened = functools.partial(self.record, "run.opened", durable=True)
-                await off_loop(functools.partial(opened, **self._opening()))
+                await off_loop(
+                    functools.partial(self.record, "run.opened", durable=True, **self._opening())
+                )
         except BaseException:
             self._close()
             raise

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from checkrein.admission import is_default
+from checkrein.admission import given
 from checkrein.freezing import encode
 from checkrein.spelling import spelled, spelled_permission
 
@@ -90,10 +90,8 @@ class Shadow:
 
 def _needed(call: Call) -> dict[str, dict[bytes, Any]]:
     """Return what a permission must say of the call's arguments, by the bytes of each value."""
-    facts = call.facts
-    given = [one for one in facts.plain if not is_default(facts, one, call.arguments[one])]
     # A permission that speaks of no argument lets every argument through.
-    named = given or list(facts.plain[:1])
+    named = given(call) or call.facts.plain[:1]
     return {name: {encode(call.arguments[name]): call.arguments[name]} for name in named}
 
 

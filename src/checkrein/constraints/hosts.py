@@ -86,7 +86,7 @@ class Host:
         """Say whether a wildcard stands for *host*, which is not listed as it is."""
         if not _is_name(host) or "xn--" in host:
             return False  # addresses and names that can look like others are listed in full
-        if any(one.startswith("*.") and host.endswith(one[1:]) for one in self.hosts):
+        if _is_beneath(host, self.hosts):
             return True
         return "*" in self.hosts and (self.private or _is_public(host))
 
@@ -117,6 +117,10 @@ def _is_name(host: str) -> bool:
         return False
     last = host.rpartition(".")[2]
     return not (last.isdigit() or re.fullmatch(r"0x[0-9a-f]*", last))
+
+
+def _is_beneath(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(one.startswith("*.") and name.endswith(one[1:]) for one in patterns)
 
 
 def _is_usual_address(text: str) -> bool:
@@ -206,8 +210,7 @@ class EmailDomain:
     def normalise(self, value: Any) -> str:
         """Return the address, domain in lower case, if its domain is allowed."""
         address, domain = _address(value)
-        inside = any(one.startswith("*.") and domain.endswith(one[1:]) for one in self.domains)
-        if not (domain in self.domains or (inside and _is_name(domain))):
+        if not (domain in self.domains or (_is_beneath(domain, self.domains) and _is_name(domain))):
             raise Refused("must be a mail address at a domain that the permission lists")
         return address
 

@@ -115,8 +115,6 @@ class OpenedUnder:
             raise Refused("must be a path beneath the directory that the permission names")
         try:
             descriptor = self._descend(root, parts)
-        except NotADirectoryError:
-            raise Refused("must be a path without links") from None
         except OSError as error:
             if error.errno in _LINK_ERRORS:
                 raise Refused("must be a path without links") from None
@@ -142,8 +140,7 @@ class OpenedUnder:
             if self.mode[0] == "w":
                 os.ftruncate(descriptor, 0)  # only now: what is no file of ours is left alone
             encoding = None if self.binary else "utf-8"
-            kind = "a" if self.mode[0] == "a" else "w" if self.mode[0] in "wx" else "r"
-            return os.fdopen(descriptor, kind + self.mode[1:], encoding=encoding)
+            return os.fdopen(descriptor, self.mode.replace("x", "w"), encoding=encoding)
         except BaseException:
             os.close(descriptor)
             raise
@@ -152,7 +149,7 @@ class OpenedUnder:
         return f"opened_under({self.root!r}, {self.mode!r})"
 
 
-_LINK_ERRORS: Final = frozenset({errno.ELOOP})
+_LINK_ERRORS: Final = frozenset({errno.ELOOP, errno.ENOTDIR})
 
 
 def _refuse_odd_file(descriptor: int) -> None:

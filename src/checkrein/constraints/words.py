@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from checkrein.conditions import Constraint, Refused
+from checkrein.conditions import Refused, is_constraint
 from checkrein.errors import ConfigurationError
 from checkrein.spelling import spelled
 
@@ -44,8 +44,8 @@ def check_texts(values: Any, name: str) -> None:
 
 def check_constraint(value: Any, name: str) -> None:
     """Refuse what is no constraint."""
-    fits = isinstance(value, Constraint) and not isinstance(value, type)
-    check(fits, f"{name}() takes constraints, exactly({type(value).__name__}) for example")
+    hint = f"{name}() takes constraints, exactly({type(value).__name__}) for example"
+    check(is_constraint(value), hint)
 
 
 def several(values: Iterable[Any], name: str) -> tuple[Any, ...]:

@@ -16,10 +16,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from checkrein.errors import ConfigurationError
-from checkrein.ports import Use
-
-MOST: Final = (1 << 63) - 1
-"""The largest limit or amount."""
+from checkrein.ports import MOST, Use
 
 KEY_LENGTH: Final = 512
 REASON_LENGTH: Final = 4096
