@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from checkrein import CallbackGate, Confirmation
+from checkrein.errors import Denied
 from checkrein.ports import Store, Use
 
 
@@ -64,3 +65,12 @@ class Asked:
 def used(store: Store, key: str) -> int:
     """Return how many uses of a budget are taken."""
     return store.taken(Use(key, 1 << 40), 1_800_000_000.0)
+
+
+def rule_of(tool: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    """Call *tool*; return the id of the rule that denied it, ``""`` if it ran."""
+    try:
+        tool(*args, **kwargs)
+    except Denied as denied:
+        return denied.rule
+    return ""

@@ -31,7 +31,7 @@ from checkrein.constraints import (
 )
 from checkrein.errors import CheckreinError, ConfigurationError, Denied, MisuseError
 from checkrein.store import MemoryStore
-from support import Clock, MemoryLog
+from support import Clock, MemoryLog, rule_of
 
 DONE: list[Any] = []
 
@@ -66,14 +66,6 @@ def more(to: str, **extra: Any) -> None:
 def rows(count: int) -> Iterator[int]:
     DONE.append("begun")
     yield from range(count)
-
-
-def rule_of(tool: Any, *args: Any, **kwargs: Any) -> str:
-    try:
-        tool(*args, **kwargs)
-    except Denied as denied:
-        return denied.rule
-    return ""
 
 
 def run(*permissions: Any, **other: Any) -> Run:

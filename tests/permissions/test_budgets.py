@@ -18,7 +18,7 @@ from checkrein import CallbackGate, Grant, Run, Untrusted, allow, budget, irreve
 from checkrein.constraints import at_most, one_of
 from checkrein.errors import ConfigurationError, Denied
 from checkrein.store import MemoryStore
-from support import Clock, used
+from support import Clock, rule_of, used
 
 DONE: list[Any] = []
 
@@ -49,14 +49,6 @@ def note(text: Untrusted[str]) -> None:
     DONE.append(text.reveal())
 
 
-def attempt(tool: Any, *args: Any, **kwargs: Any) -> str:
-    try:
-        tool(*args, **kwargs)
-    except Denied as denied:
-        return denied.rule
-    return ""
-
-
 def run(*permissions: Any, **more: Any) -> Run:
     return Run(
         **{"agent": "t", "grant": Grant(*permissions, id="g"), "store": MemoryStore(), **more}
@@ -69,7 +61,7 @@ def run(*permissions: Any, **more: Any) -> Run:
 def test_a_cost_is_taken_from_the_argument():
     """The sum of what calls cost stays within the budget, to the last unit."""
     with run(allow("bud.pay", budget(times=100, cost="amount"))):
-        assert [attempt(pay, one) for one in (60, 41, 40, 0, 1)] == [
+        assert [rule_of(pay, one) for one in (60, 41, 40, 0, 1)] == [
             "",
             "permission.budget",
             "",
@@ -88,7 +80,7 @@ def test_a_cost_is_taken_from_the_argument():
 def test_what_is_no_cost_is_denied(amount: Any):
     """A negative amount must not refill a budget, nor may a strange number pass unseen."""
     with run(allow("bud.pay", budget(times=100, cost="amount"))) as active:
-        assert attempt(pay, amount) in {"permission.budget", "call.malformed"}
+        assert rule_of(pay, amount) in {"permission.budget", "call.malformed"}
         assert used(active.store, "g/0") == 0
     assert DONE == []
 
@@ -96,21 +88,21 @@ def test_what_is_no_cost_is_denied(amount: Any):
 def test_tenths_add_up_exactly():
     """Ten times a tenth is one: a budget is no sum of binary fractions."""
     with run(allow("bud.pay", budget(times=1, cost="amount"))):
-        assert [attempt(pay, 0.1) for _ in range(11)] == [""] * 10 + ["permission.budget"]
+        assert [rule_of(pay, 0.1) for _ in range(11)] == [""] * 10 + ["permission.budget"]
 
 
 def test_what_is_too_small_to_count_costs_the_smallest_unit():
     """A cost below a millionth is rounded up, so that no number of calls is free."""
     with run(allow("bud.pay", budget(times=0.000002, cost="amount"))):
         tiny = Decimal("1e-30")
-        assert [attempt(pay, tiny) for _ in range(3)] == ["", "", "permission.budget"]
+        assert [rule_of(pay, tiny) for _ in range(3)] == ["", "", "permission.budget"]
 
 
 def test_several_budgets_must_all_have_room():
     """At most three payments, and at most 100 in all: whichever is reached first."""
     both = allow("bud.pay", budget(times=3), budget(times=100, cost="amount"))
     with run(both) as active:
-        assert [attempt(pay, one) for one in (90, 20, 5, 5, 0)] == [
+        assert [rule_of(pay, one) for one in (90, 20, 5, 5, 0)] == [
             "",
             "permission.budget",
             "",
@@ -123,20 +115,20 @@ def test_several_budgets_must_all_have_room():
 def test_a_cost_that_the_tool_does_not_take_is_denied():
     """A budget over an argument that is not there must not count nothing."""
     with run(allow("bud.pay", budget(times=100, cost="amout"))):
-        assert attempt(pay, 1) == "permission.argument"
+        assert rule_of(pay, 1) == "permission.argument"
 
 
 def test_a_cost_argument_is_mentioned_by_its_budget():
     """A closed permission need not constrain what its budget already bounds."""
     with run(allow("bud.pay", budget(times=100, cost="amount"), to=one_of(["shop"]))):
-        assert attempt(pay, 5) == ""
-        assert attempt(pay, 5, to="eve") == "permission.argument"
+        assert rule_of(pay, 5) == ""
+        assert rule_of(pay, 5, to="eve") == "permission.argument"
 
 
 def test_a_text_is_no_cost_even_as_payload():
     """A number in untrusted text is not read as one."""
     with run(allow("bud.note", budget(times=100, cost="text"))):
-        assert attempt(note, "5") == "permission.budget"
+        assert rule_of(note, "5") == "permission.budget"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +166,7 @@ def test_a_window_slides():
         seen = []
         for second in (0, 9, 9.5, 10.5, 11, 19.1, 20.6):
             clock.now = 1_800_000_000.0 + second
-            seen.append(attempt(pay, 1))
+            seen.append(rule_of(pay, 1))
     assert seen == ["", "", "permission.budget", "", "permission.budget", "", ""]
 
 
@@ -182,12 +174,12 @@ def test_a_clock_set_back_frees_no_window():
     """Who turns the clock back gets no second helping."""
     clock = Clock()
     with run(allow("bud.pay", budget(times=1, per=timedelta(hours=1))), clock=clock) as active:
-        assert attempt(pay, 1) == ""
+        assert rule_of(pay, 1) == ""
         clock.now -= 86_400
-        assert attempt(pay, 1) == "permission.budget"
+        assert rule_of(pay, 1) == "permission.budget"
         store, grant = active.store, active.grant
     with Run(agent="t", grant=grant, store=store, clock=clock):
-        assert attempt(pay, 1) == "permission.budget"
+        assert rule_of(pay, 1) == "permission.budget"
 
 
 @given(
@@ -205,7 +197,7 @@ def test_no_window_ever_holds_more_than_its_limit(moves: list[tuple[float, int]]
         for step, cost in moves:
             clock.now += step
             latest = max(latest, clock.now)
-            if attempt(pay, cost) == "":
+            if rule_of(pay, cost) == "":
                 times.append((latest, cost))
     for moment, _ in times:
         assert sum(cost for at, cost in times if moment - 59.9 < at <= moment) <= limit
@@ -222,7 +214,7 @@ def test_32_threads_use_exactly_what_there_is():
 
         def work(context: Any) -> int:
             barrier.wait()
-            return sum(context.run(attempt, pay, 3) == "" for _ in range(5))
+            return sum(context.run(rule_of, pay, 3) == "" for _ in range(5))
 
         with ThreadPoolExecutor(32) as pool:
             ran = sum(pool.map(work, contexts))
@@ -298,12 +290,12 @@ def test_a_cost_is_held_while_a_person_thinks(answer: bool):
     def ask(confirmation: Any) -> bool:
         if not inner:
             inner.append("asked")
-            inner.append(attempt(burn, 60))
+            inner.append(rule_of(burn, 60))
         return answer
 
     limit = allow("bud.burn", budget(times=100, cost="amount"), amount=at_most(90))
     with run(limit, gate=CallbackGate(ask)) as active:
-        first = attempt(burn, 50)
+        first = rule_of(burn, 50)
         assert inner == ["asked", "permission.budget"]
         assert first == ("" if answer else "gate.denied")
         assert used(active.store, "g/0") == (50_000_000 if answer else 0)
@@ -314,4 +306,4 @@ def test_an_alternative_with_room_is_taken_before_one_without():
     first = allow("bud.pay", budget(times=1), to=one_of(["shop", "bank"]), amount=at_most(100))
     second = allow("bud.pay", budget(times=1), to=one_of(["shop"]), amount=at_most(10))
     with run(first, second):
-        assert [attempt(pay, 5) for _ in range(3)] == ["", "", "permission.budget"]
+        assert [rule_of(pay, 5) for _ in range(3)] == ["", "", "permission.budget"]

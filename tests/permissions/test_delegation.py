@@ -30,10 +30,10 @@ from checkrein import (
 )
 from checkrein import constraints as c
 from checkrein.delegation import Principal, SignedGrant, issue, new_challenge, revoke
-from checkrein.errors import ConfigurationError, Denied, GrantError
+from checkrein.errors import ConfigurationError, GrantError
 from checkrein.store import MemoryStore
 from checkrein.wire import from_bytes, permission_of, permission_tree, to_bytes
-from support import Clock, MemoryLog
+from support import Clock, MemoryLog, rule_of
 
 ROOT, AGENT, HELPER, EVE = (Principal.new() for _ in range(4))
 
@@ -46,14 +46,6 @@ def find(customer: str, limit: int = 10) -> int:
 @writes("del.notes")
 def note(text: str) -> int:
     return 1
-
-
-def attempt(tool: Any, *args: Any, **kwargs: Any) -> str:
-    try:
-        tool(*args, **kwargs)
-    except Denied as denied:
-        return denied.rule
-    return ""
 
 
 def signed(*permissions: Any, depth: int = 2, **more: Any) -> SignedGrant:
@@ -77,12 +69,12 @@ def test_a_delegate_does_what_every_link_allows():
     )
     held = read(str(part)).held_by(HELPER)
     with Run(agent="helper", grant=held, store=MemoryStore()):
-        assert [attempt(find, one) for one in "abc"] == [
+        assert [rule_of(find, one) for one in "abc"] == [
             "permission.argument",
             "",
             "permission.argument",
         ]
-        assert attempt(note, "x") == "permission.missing"
+        assert rule_of(note, "x") == "permission.missing"
 
 
 def test_a_signed_grant_without_its_holder_opens_no_run():
@@ -512,7 +504,7 @@ def test_nothing_is_allowed_that_an_ancestor_would_deny(
                 return call() == ""
 
     def call() -> str:
-        return attempt(find, "x", limit=limit) if tool == "find" else attempt(note, "x")
+        return rule_of(find, "x", limit=limit) if tool == "find" else rule_of(note, "x")
 
     alone = [allowed(grant) for grant in [*grants, *([inner] if inner else [])]]
     assert allowed(held, inner) == all(alone)
@@ -528,15 +520,15 @@ def test_revoking_any_link_ends_what_follows_it():
     two = one.delegate(Grant(allow("del.orders")), by=AGENT, to=HELPER.id)
     held_one, held_two = one.held_by(AGENT), two.held_by(HELPER)
     with Run(agent="a", grant=held_two, store=store):
-        assert attempt(find, "x") == ""
+        assert rule_of(find, "x") == ""
         revoke(store, two.id, reason="test")
-        assert attempt(find, "x") == "permission.chain"
+        assert rule_of(find, "x") == "permission.chain"
     with Run(agent="a", grant=held_one, store=store):
-        assert attempt(find, "x") == ""
+        assert rule_of(find, "x") == ""
         revoke(store, one.id)
-        assert attempt(find, "x") == "permission.chain"
+        assert rule_of(find, "x") == "permission.chain"
     with Run(agent="a", grant=signed(allow("del.orders")).held_by(AGENT), store=store):
-        assert attempt(find, "x") == ""
+        assert rule_of(find, "x") == ""
 
 
 def test_a_shadow_run_does_not_overlook_a_revocation():
@@ -545,7 +537,7 @@ def test_a_shadow_run_does_not_overlook_a_revocation():
     one = signed(allow("del.orders"))
     revoke(store, one.id)
     with Run.shadow(agent="a", grant=one.held_by(AGENT), store=store):
-        assert attempt(find, "x") == "permission.chain"
+        assert rule_of(find, "x") == "permission.chain"
 
 
 def test_every_link_has_its_time():
@@ -559,13 +551,13 @@ def test_every_link_has_its_time():
     )
     store = MemoryStore()
     with Run(agent="a", grant=two.held_by(HELPER), clock=clock, store=store):
-        assert attempt(find, "x") == ""
+        assert rule_of(find, "x") == ""
         clock.now += 10
-        assert attempt(find, "x") == "permission.expired"
+        assert rule_of(find, "x") == "permission.expired"
     clock.now -= 10
     again = read(str(two)).held_by(HELPER)
     with Run(agent="a", grant=again, clock=clock, store=store):
-        assert attempt(find, "x") == "permission.expired"
+        assert rule_of(find, "x") == "permission.expired"
 
 
 def test_times_are_rounded_inwards():
@@ -590,7 +582,7 @@ def test_budgets_belong_to_the_link_and_are_shared_by_all_who_use_it():
         person = Principal.new()
         part = one.delegate(Grant(allow("del.orders")), by=AGENT, to=person.id)
         with Run(agent="a", grant=read(str(part)).held_by(person), store=store):
-            outcomes += [attempt(find, "x") for _ in range(2)]
+            outcomes += [rule_of(find, "x") for _ in range(2)]
     assert outcomes == ["", "", "", "permission.budget"]
 
 
@@ -671,7 +663,7 @@ def test_a_delegate_vouches_for_no_value(pinned: str):
         exposed=True,
         store=MemoryStore(),
     ):
-        attempt(mail, "eve@evil.example")
+        rule_of(mail, "eve@evil.example")
     assert ("flow.origin" in rules) == (pinned == "delegate")
     assert SENT == (["eve@evil.example"] if pinned == "root" else [])
 
@@ -686,7 +678,7 @@ def test_a_run_opened_with_untrusted_values_at_hand_vouches_for_none(tainted: bo
         to = task.reveal()
         inner = Grant(allow("del.mail", preapproved("always"), to=c.exactly(to)))
         with Run(agent="sub", grant=inner, exposed=True):
-            return attempt(mail, to)
+            return rule_of(mail, to)
 
     grant = Grant(allow("del.mail", preapproved("always")), allow("del.sub"))
     with Run(agent="main", grant=grant, exposed=tainted, store=MemoryStore()) as outer:

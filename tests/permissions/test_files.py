@@ -13,7 +13,7 @@ from checkrein import CallbackGate, Grant, Run, allow, irreversible, others, rea
 from checkrein.constraints import anything, opened_under, under
 from checkrein.errors import Denied, MisuseError
 from checkrein.store import MemoryStore
-from support import MemoryLog
+from support import MemoryLog, rule_of
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no directory descriptors there")
 KEPT: list[Any] = []
@@ -39,14 +39,6 @@ def write(file: IO[str], line: str = "x") -> int:
 @writes("file.async")
 async def awrite(file: IO[bytes]) -> int:
     return file.write(b"async")
-
-
-def rule_of(tool: Any, *args: Any) -> str:
-    try:
-        tool(*args)
-    except Denied as denied:
-        return denied.rule
-    return ""
 
 
 def run(*permissions: Any, **more: Any) -> Run:

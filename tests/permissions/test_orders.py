@@ -14,7 +14,7 @@ from checkrein import CallbackGate, Grant, Run, allow, irreversible, reads, writ
 from checkrein import orders as notices
 from checkrein.errors import Denied
 from checkrein.store import MemoryStore
-from support import Clock, MemoryLog
+from support import Clock, MemoryLog, rule_of
 
 DONE: list[Any] = []
 
@@ -66,14 +66,6 @@ class Waiting(MemoryStore):
         return super().notices()
 
 
-def attempt(tool: Any, *args: Any) -> str:
-    try:
-        tool(*args)
-    except Denied as denied:
-        return denied.rule
-    return ""
-
-
 def run(**more: Any) -> Run:
     return Run(**{"agent": "bot", "grant": Grant(*ALL, id="g"), "store": MemoryStore(), **more})
 
@@ -100,10 +92,10 @@ def test_each_notice_stops_what_it_names_until_it_is_withdrawn(kind: Any):
             (notices.stop_tool("Put"), set()),
         ):
             store.post(notice, reason="test")
-            seen = {"look": attempt(look), "put": attempt(put, "x")}
+            seen = {"look": rule_of(look), "put": rule_of(put, "x")}
             assert seen == {name: "run.stopped" if name in stopped else "" for name in seen}, notice
             store.withdraw(notice)
-            assert attempt(look) == attempt(put, "x") == ""
+            assert rule_of(look) == rule_of(put, "x") == ""
 
 
 @pytest.mark.usefixtures("_always_fresh")
@@ -111,12 +103,12 @@ def test_a_child_run_obeys_what_stops_its_parent():
     """A run opened inside another is no way around a stop of the outer one."""
     store = MemoryStore()
     with run(store=store) as outer, run(agent="inner", store=MemoryStore()):
-        assert attempt(look) == ""
+        assert rule_of(look) == ""
         store.post(notices.stop_run(outer.id))
-        assert attempt(look) == "run.stopped"
+        assert rule_of(look) == "run.stopped"
         store.withdraw(notices.stop_run(outer.id))
         store.post(notices.stop_agent("bot"))
-        assert attempt(look) == "run.stopped"
+        assert rule_of(look) == "run.stopped"
 
 
 def test_what_is_read_of_a_store_is_relied_on_for_a_while_only():
@@ -128,7 +120,7 @@ def test_what_is_read_of_a_store_is_relied_on_for_a_while_only():
         assert store.reads == 1
         active.orders._read_at -= notices.FRESH_FOR
         store.post(notices.STOP_ALL)
-        assert attempt(look) == "run.stopped"
+        assert rule_of(look) == "run.stopped"
         assert store.reads == 2
     assert notices.FRESH_FOR < 1
 
@@ -151,7 +143,7 @@ def test_a_store_that_cannot_be_read_stops_everything():
             raise OSError("gone")
 
     with run(store=Broken()):
-        assert attempt(look) == "run.stopped"
+        assert rule_of(look) == "run.stopped"
 
 
 @pytest.mark.usefixtures("_always_fresh")
@@ -164,7 +156,7 @@ def test_a_stop_while_a_person_is_asked_wins_over_their_yes():
         return True
 
     with run(store=store, gate=CallbackGate(ask)):
-        assert attempt(burn, "x") == "run.stopped"
+        assert rule_of(burn, "x") == "run.stopped"
     assert DONE == []
 
 
@@ -212,7 +204,7 @@ def test_a_stop_is_in_the_log():
     log, store = MemoryLog(), MemoryStore()
     with run(store=store, log=log):
         store.post(notices.stop_tool("put"))
-        assert attempt(put, "x") == "run.stopped"
+        assert rule_of(put, "x") == "run.stopped"
     (denied,) = log.of("call.denied")
     assert denied["findings"] == [{"rule": "run.stopped", "argument": ""}]
 
@@ -229,13 +221,13 @@ def test_a_clock_set_back_does_not_revive_a_grant():
     clock = Clock()
     grant = expiring(clock)
     with run(grant=grant, clock=clock):
-        assert attempt(look) == ""
+        assert rule_of(look) == ""
         clock.now += 61
-        assert attempt(look) == "permission.expired"
+        assert rule_of(look) == "permission.expired"
         clock.now -= 3600
-        assert attempt(look) == "permission.expired"
+        assert rule_of(look) == "permission.expired"
     with run(grant=grant, clock=clock):
-        assert attempt(look) == "permission.expired"
+        assert rule_of(look) == "permission.expired"
 
 
 def test_time_that_a_run_has_seen_counts_even_if_nothing_expired_then():
@@ -243,12 +235,12 @@ def test_time_that_a_run_has_seen_counts_even_if_nothing_expired_then():
     clock = Clock()
     with run(grant=expiring(clock), clock=clock):
         clock.now += 59
-        assert attempt(look) == ""
+        assert rule_of(look) == ""
         clock.now -= 59
         clock.now += 1.5
-        assert attempt(look) == ""
+        assert rule_of(look) == ""
         clock.now += 60
-        assert attempt(look) == "permission.expired"
+        assert rule_of(look) == "permission.expired"
 
 
 def test_a_clock_that_stands_still_does_not_hold_a_grant(monkeypatch: pytest.MonkeyPatch):
@@ -258,9 +250,9 @@ def test_a_clock_that_stands_still_does_not_hold_a_grant(monkeypatch: pytest.Mon
     clock = Clock()
     with run(grant=expiring(clock), clock=clock):
         clock.now -= 10_000
-        assert attempt(look) == ""
+        assert rule_of(look) == ""
         passed[0] += 61
-        assert attempt(look) == "permission.expired"
+        assert rule_of(look) == "permission.expired"
 
 
 def test_expiry_is_checked_again_after_the_answer():
@@ -272,5 +264,5 @@ def test_expiry_is_checked_again_after_the_answer():
         return True
 
     with run(grant=expiring(clock), clock=clock, gate=CallbackGate(ask)):
-        assert attempt(burn, "x") == "permission.expired"
+        assert rule_of(burn, "x") == "permission.expired"
     assert DONE == []
