@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import sqlite3
 import stat
 import time
@@ -22,6 +21,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, NoReturn, Self, TypeVar
+
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from checkrein.errors import ConfigurationError
 from checkrein.ports import Clock
@@ -82,7 +83,14 @@ class SqliteStore(TableStore):
     def __init__(self, path: str, timeout: float, clock: Clock) -> None:
         super().__init__(clock=clock)
         self.path = path
-        self._timeout = timeout
+        # SQLite would wait as well, but for so long at a time that a process may never
+        # get the lock while others take it in quick succession.
+        self._patiently = Retrying(
+            retry=retry_if_exception(_is_busy),
+            wait=wait_random_exponential(multiplier=0.001, max=0.008),
+            stop=stop_after_delay(timeout),
+            reraise=True,
+        )
         self._connection: sqlite3.Connection | None = None
         self._owner = 0
         self._file: tuple[int, int] | None = None
@@ -242,23 +250,6 @@ class SqliteStore(TableStore):
             raise
         return result
 
-    def _patiently(self, action: Callable[[], T]) -> T:
-        """Do *action* again while another process holds a lock that it needs.
-
-        SQLite would wait as well, but for so long at a time that a process
-        may never get the lock while others take it in quick succession.
-        """
-        deadline = time.monotonic() + self._timeout
-        longest = 0.001
-        while True:
-            try:
-                return action()
-            except sqlite3.OperationalError as error:
-                if not _is_busy(error) or time.monotonic() >= deadline:
-                    raise
-            time.sleep(random.uniform(0.0, longest))  # noqa: S311 (no secret)
-            longest = min(2 * longest, 0.008)
-
     def _undo(self, connection: sqlite3.Connection) -> None:
         try:
             if connection.in_transaction:
@@ -316,7 +307,10 @@ def _named(error: sqlite3.Error) -> str:
     return f"the store failed ({getattr(error, 'sqlite_errorname', type(error).__name__)})"
 
 
-def _is_busy(error: sqlite3.Error) -> bool:
+def _is_busy(error: BaseException) -> bool:
+    """Say whether another process holds a lock that is needed."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return False
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
