@@ -167,8 +167,10 @@ def _impossible(permission: Permission, facts: ToolFacts) -> Refusal | None:
         if name not in taken:
             problem = f"the permission constrains {name!r}, which {facts.name} does not take"
             return Refusal("permission.argument", problem, name)
-    for name, constraint in permission.constraints.items():
-        one = taken[name]
+    for name, one in taken.items():
+        constraint = permission.constraint_for(name)
+        if name not in permission.constraints and not one.opens:
+            continue  # others() never opens what is no file
         if isinstance(constraint, Opener) and one.opens != _kind_of_file(constraint):
             problem = (
                 f"the permission opens {name!r} as a {_kind_of_file(constraint)} file, which the "
@@ -305,9 +307,14 @@ def _normalise_content(constraint: Constraint, box: Untrusted[Any]) -> Untrusted
     return box if fresh is inner else labelled(fresh, box.label, box._marks, box._call)
 
 
-def given(call: Call) -> list[str]:
-    """Return the names of the plain arguments that are not left at the tool's default."""
-    return [one for one in call.facts.plain if not is_default(call.facts, one, call.arguments[one])]
+def to_mention(call: Call) -> list[str]:
+    """Return what a permission for just this call has to name: what is not left at its default.
+
+    At least one argument, if there is any: a permission that names none lets all through.
+    """
+    facts = call.facts
+    given = [one for one in facts.plain if not is_default(facts, one, call.arguments[one])]
+    return given or list(facts.plain[:1])
 
 
 def is_default(facts: ToolFacts, name: str, value: Any) -> bool:

@@ -6,11 +6,13 @@ with how to get past a rule.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from checkrein.admission import given
+from checkrein.admission import to_mention
 from checkrein.facts import Effect
+from checkrein.permissions import Effects
 from checkrein.spelling import spelled_constraint, spelled_permission
 
 if TYPE_CHECKING:
@@ -41,8 +43,11 @@ def advise(decision: Decision, call: Call, grants: Iterable[Grant]) -> Decision:
     changes: list[str] = []
     for finding in decision.findings:
         if finding.rule in {"permission.missing", "permission.argument"}:
+            found = len(changes)
             for grant in grants:
                 _explain_grant(grant, call, nearest, changes)
+            if len(changes) == found:  # each grant admits it, and together they do not
+                changes.append(_together(finding, call))
         else:
             changes.append(_change(finding, call))
     return decision._replace(
@@ -82,6 +87,20 @@ def _explain_grant(grant: Grant, call: Call, nearest: list[str], changes: list[s
             changes += (_loosened(offer, one.argument, call) for one in problems)
 
 
+def _together(finding: Finding, call: Call) -> str:
+    if finding.argument in call.facts.files:
+        return f"name what opens the file: {finding.argument}={_opener_for(call, finding.argument)}"
+    return f"{finding.message}: let one of them say it"
+
+
+def _opener_for(call: Call, name: str) -> str:
+    """Return the text of a constraint that would open a file argument."""
+    path = str(call.arguments[name])
+    root = os.path.dirname(path) if os.path.isabs(path) else "<directory>"
+    mode = "" if call.facts.by_name[name].opens == "binary" else ", 'r'"
+    return f"opened_under({root!a}{mode})"
+
+
 def _closest(claim: Claim, permissions: Iterable[Permission]) -> Permission | None:
     """Return the permission that speaks of the resource, or of the one most like it."""
     wanted = claim.resource.split(".")
@@ -102,9 +121,13 @@ def _missing(claim: Claim, close: Permission | None, call: Call) -> str:
     if close is not None and close.names(claim.resource):
         outside = close.wildcard and claim.external and claim.effect is Effect.READS
         if not outside:
-            return f"add effects({claim.effect.value!r}) to {close}"
-    text, _ = spelled_permission(claim, {name: [call.arguments[name]] for name in given(call)})
-    return f"add {text}"
+            # A wildcard covers reads as long as it names no effects.
+            covered = {Effect.READS} if close.effects is None else close.effects
+            return f"in {close}: {Effects(frozenset({*covered, claim.effect}))!r}"
+    plain = [name for name in to_mention(call) if name not in call.facts.files]
+    text, _ = spelled_permission(claim, {name: [call.arguments[name]] for name in plain})
+    files = [f", {name}={_opener_for(call, name)}" for name in call.facts.files]
+    return f"add {text.removesuffix(')')}{''.join(files)})"
 
 
 def _loosened(offer: Offer, name: str, call: Call) -> str:
@@ -113,6 +136,8 @@ def _loosened(offer: Offer, name: str, call: Call) -> str:
         return f"take {name!r} out of {permission}: the tool has no such argument"
     if offer.impossible is not None:
         return str(offer.impossible)
+    if name in call.facts.files:
+        return f"in {permission}: {name}={_opener_for(call, name)}, a directory that holds the file"
     text, _ = spelled_constraint([call.arguments[name]])
     before: Any = permission.constraints.get(name)
     wider = text if before is None else f"either({before!r}, {text})"

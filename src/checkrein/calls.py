@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from checkrein.conditions import Refused
-from checkrein.errors import Denied, MisuseError
+from checkrein.errors import MisuseError
 from checkrein.facts import MISSING, NAMED, Parameter, ToolFacts
 from checkrein.freezing import Unfreezable, encode, freeze, is_frozen, thaw
 from checkrein.isolation import SHORTEST_MARKED, Forged, RunMarks, any_nonce_in, read_back
@@ -45,6 +45,14 @@ _AGENT: Final = Label(frozenset({Source(Origin.AGENT_GENERATED)}))
 
 class Malformed(Exception):
     """An argument is not what its parameter takes; the message holds no value."""
+
+    def __init__(self, message: str, argument: str) -> None:
+        super().__init__(message)
+        self.argument = argument
+
+
+class Unopened(Exception):
+    """A file may not be opened; the message holds no value."""
 
     def __init__(self, message: str, argument: str) -> None:
         super().__init__(message)
@@ -126,7 +134,7 @@ class Call:
         offers: what admits the call: the offers of grants, one for each claim.
         uses: what it takes of their budgets.
         openers: what opens the files among its arguments, by name.
-        opened: the files that were opened for the body.
+        files: the files that were opened for the body, by name.
         refusal: why no grant admits it, ``None`` if one does.
     """
 
@@ -135,7 +143,7 @@ class Call:
     offers: Sequence[Any] = ()
     uses: tuple[Use, ...] = ()
     openers: Mapping[str, Opener] = _EMPTY
-    opened: tuple[IO[Any], ...] = ()
+    files: Mapping[str, IO[Any]] = _EMPTY
     refusal: Exception | None = None
     _digest = b""
 
@@ -196,30 +204,33 @@ class Call:
     def _for_parameter(self, one: Parameter) -> Any:
         if one.injected:
             return self.injected[one.name]
-        value = self.arguments[one.name]
-        opener = self.openers.get(one.name)
-        if opener is None:
-            return self._thawed(value)
-        try:
-            file = opener.open(value)
-        except Refused as refused:
-            raise Denied(
-                f"{self.facts.name} was denied (permission.argument): "
-                f"argument {one.name!r} {refused}",
-                rule="permission.argument",
-                tool=self.facts.name,
-                call=self.id,
-                arguments=(one.name,),
-            ) from None
-        self.opened = (*self.opened, file)
-        return file
+        if one.name in self.openers:
+            return self.files[one.name]
+        return self._thawed(self.arguments[one.name])
+
+    def open(self) -> None:
+        """Open the files that the body gets; all of them, or none.
+
+        Raises:
+            Unopened: a constraint refuses what a path has come to name.
+            OSError: as :func:`open` would.
+        """
+        with ExitStack() as stack:
+            for name, opener in self.openers.items():
+                try:
+                    file = opener.open(self.arguments[name])
+                except Refused as refused:
+                    raise Unopened(f"argument {name!r} {refused}", name) from None
+                stack.callback(file.close)
+                self.files = {**self.files, name: file}
+            stack.pop_all()
 
     def close(self) -> None:
         """Close the files that were opened for the body."""
         with ExitStack() as stack:  # closes each, whatever another one raises
-            for file in self.opened:
+            for file in self.files.values():
                 stack.callback(file.close)
-            self.opened = ()
+            self.files = _EMPTY
 
     def _is_named(self, key: str) -> bool:
         one = self.facts.by_name.get(key)

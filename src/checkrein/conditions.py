@@ -46,7 +46,7 @@ class Opener(Constraint, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Anything:
     """Every value. A permission that lets an argument through unseen says so by this name."""
 
@@ -55,6 +55,9 @@ class Anything:
     def normalise(self, value: Any) -> Any:
         """Return *value*."""
         return value
+
+    def __repr__(self) -> str:
+        return "anything"
 
 
 anything: Final = Anything()

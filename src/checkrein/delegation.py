@@ -46,7 +46,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from checkrein.errors import ConfigurationError, GrantError
-from checkrein.grants import Grant
+from checkrein.grants import Chain, Grant
 from checkrein.orders import revoked
 from checkrein.wire import from_bytes, permission_of, permission_tree, to_bytes
 
@@ -122,7 +122,7 @@ def _public(name: object) -> Ed25519PublicKey:
         raise GrantError("the public key is none") from None
 
 
-def _check(issuer: str, signature: bytes, message: bytes) -> None:
+def _check(issuer: object, signature: bytes, message: bytes) -> None:
     try:
         _public(issuer).verify(signature, message)
     except InvalidSignature:
@@ -150,8 +150,8 @@ class _Link:
             raise GrantError(f"the depth of a link is a number from 0 to {_MOST_LINKS - 1}")
         if type(tree["permissions"]) is not list:
             raise GrantError("the permissions of a link are an array")
-        _public(tree["issuer"])
         _public(tree["holder"])
+        _check(tree["issuer"], signature, _SIGNED + data)  # before anything in it is made
         self.data = data
         self.signature = signature
         self.issuer: str = tree["issuer"]
@@ -165,7 +165,6 @@ class _Link:
             not_before=_instant(tree["not_before"]),
             id=hashlib.sha256(_NAMED + data).hexdigest()[:32],
         )
-        _check(self.issuer, signature, _SIGNED + data)
 
 
 def _check_nonce(nonce: object) -> None:
@@ -335,7 +334,7 @@ class SignedGrant:
         """
         if not isinstance(principal, Principal):
             raise ConfigurationError("a Principal proves that it holds the grant")
-        return principal.sign(self._to_prove(challenge))
+        return principal.sign(self.to_prove(challenge))
 
     def proven(self, proof: bytes, challenge: bytes) -> HeldGrant:
         """Check the answer to a challenge: for who acts on the grant.
@@ -347,12 +346,10 @@ class SignedGrant:
         Raises:
             GrantError: the proof is not the holder's, or is for another challenge.
         """
-        if not isinstance(proof, bytes):
-            raise GrantError("a proof is bytes")
-        _check(self.holder, proof, self._to_prove(challenge))
-        return HeldGrant(self)
+        return HeldGrant(self, proof, challenge)
 
-    def _to_prove(self, challenge: bytes) -> bytes:
+    def to_prove(self, challenge: bytes) -> bytes:
+        """Return the bytes that the holder signs to answer *challenge*."""
         if not isinstance(challenge, bytes) or len(challenge) != _CHALLENGE:
             raise GrantError("a challenge is what new_challenge() returned: 32 bytes")
         return _PROVEN + bytes.fromhex(self._links[-1].digest) + challenge
@@ -366,8 +363,16 @@ class SignedGrant:
 
 
 @final
-class HeldGrant:
+class HeldGrant(Chain):
     """A signed grant whose holder has proven to be there; goes into ``Run(grant=...)``.
+
+    Args:
+        signed: the signed grant.
+        proof: what the holder's :meth:`SignedGrant.prove` returned.
+        challenge: what was asked.
+
+    Raises:
+        GrantError: the proof is not the holder's, or is for another challenge.
 
     Attributes:
         signed: the signed grant.
@@ -375,12 +380,14 @@ class HeldGrant:
         holders: the public keys from the root's to the holder's.
     """
 
-    __slots__ = ("holders", "links", "signed")
+    __slots__ = ("signed",)
 
-    def __init__(self, signed: SignedGrant) -> None:
+    def __init__(self, signed: SignedGrant, proof: bytes, challenge: bytes) -> None:
+        if not isinstance(proof, bytes):
+            raise GrantError("a proof is bytes")
+        _check(signed.holder, proof, signed.to_prove(challenge))
+        super().__init__(signed.chain, signed.holders)
         self.signed = signed
-        self.links = signed.chain
-        self.holders = signed.holders
 
     def __repr__(self) -> str:
         return f"<HeldGrant {self.signed.id}>"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 from weakref import WeakSet
 
@@ -45,9 +46,10 @@ WRAPPERS: Final[WeakSet[Callable[..., Any]]] = WeakSet()
 
 def spec_of(function: object) -> Guarded | None:
     """Return what a decorator left on *function*, ``None`` if it is not guarded."""
-    if inspect.isfunction(function) and function in WRAPPERS:
+    # The exact type: a proxy may lie about its class, its equality and its hash.
+    if type(function) is FunctionType and function in WRAPPERS:
         return cast("Guarded", function.__dict__[_SPEC])
-    if inspect.ismethod(function):
+    if type(function) is MethodType:
         return spec_of(function.__func__)
     return None
 
@@ -84,7 +86,7 @@ def why_unguarded(tool: object) -> str:
 
 def receiver_of(function: Callable[..., Any]) -> tuple[Any, ...]:
     """Return the object that a bound method, or a tool bound to a run, is bound to."""
-    if inspect.ismethod(function):
+    if isinstance(function, MethodType):  # told from a proxy by spec_of()
         return (function.__self__,)
     receiver: tuple[Any, ...] = vars(function).get(RECEIVER, ())
     return receiver
@@ -122,6 +124,18 @@ class Frame:
         self.tainted = tainted
         self.saw = False
         self.over = False
+
+    @property
+    def current(self) -> Frame:
+        """The frame to call from: a task that outlives a body is in the run, and in no call.
+
+        It takes along what the body has seen, so that exposes the run.
+        """
+        if not self.over:
+            return self
+        if self.tainted:
+            self.run.expose(f"what outlived a call of {self.name}")
+        return self.run.top
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, NoReturn
 from weakref import WeakSet
 
 from checkrein.admission import Offer, Steps
@@ -30,17 +30,22 @@ if TYPE_CHECKING:
 _LONGEST_ID: Final = 200  # budgets and notices are named by it, in stores too
 
 
-class Chain(Protocol):
-    """What a run may be given as its grant: one grant, or a delegation of several links.
+class Chain:
+    """Several grants that must each allow a call: a delegation, for ``Run(grant=...)``.
 
     The first link is from somebody who may say where an argument comes from; the
     later ones are from those it was passed on by, who can narrow and no more.
+
+    Args:
+        links: the grants, from the root on.
+        holders: the public keys, from the root's to the holder's.
     """
 
-    @property
-    def links(self) -> tuple[Grant, ...]:
-        """The grants that must each allow a call, from the root on."""
-        ...
+    __slots__ = ("holders", "links")
+
+    def __init__(self, links: tuple[Grant, ...], holders: tuple[str, ...]) -> None:
+        self.links = links
+        self.holders = holders
 
 
 class Grant:
@@ -82,7 +87,7 @@ class Grant:
     _by_resource: dict[str, list[tuple[int, Permission]]]
     _by_segment: dict[str, list[tuple[int, Permission]]]
     signed: bool
-    """Whether it is a link of a signed chain, which may be read again from its text."""
+    """Whether it is a link of a signed chain: good as a part of it only, and read from a text."""
 
     def __init__(
         self,
@@ -129,11 +134,6 @@ class Grant:
         object.__setattr__(self, "_by_resource", by_resource)
         object.__setattr__(self, "_by_segment", by_segment)
 
-    @property
-    def links(self) -> tuple[Grant, ...]:
-        """The grant itself: a chain of one."""
-        return (self,)
-
     @classmethod
     def signed_link(
         cls,
@@ -149,12 +149,6 @@ class Grant:
         object.__setattr__(link, "not_before", not_before)
         object.__setattr__(link, "signed", True)
         return link
-
-    def good_at(self, now: float) -> bool:
-        """Say whether the grant is good at *now*, in seconds since the epoch."""
-        return (self.not_before is None or self.not_before <= now) and (
-            self.expires is None or now < self.expires
-        )
 
     def about(self, claim: Claim) -> Iterator[tuple[int, Permission]]:
         """Return the permissions that cover *claim*, each with its place in the grant."""

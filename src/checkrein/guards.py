@@ -232,7 +232,7 @@ def _frame_for(run: Run) -> Frame:
     if run in active.run.line:
         return active
     if active.run in run.line and (not active.call_id or run.opened_in == active.call_id):
-        if active.call_id and active.tainted:
+        if active.tainted:
             run.expose("the body that opened the run")
         return run.top
     raise Denied(

@@ -28,7 +28,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
-from checkrein.calls import Binder, Call, Malformed
+from checkrein.calls import Binder, Call, Malformed, Unopened
 from checkrein.confirmations import Confirmation, Verdict
 from checkrein.errors import Denied, MisuseError, Suspended, Unrecorded
 from checkrein.frames import Frame
@@ -129,9 +129,7 @@ def mediate(
             rule="run.none",
             tool=facts.name,
         )
-    run = frame.run
-    if frame.over:
-        frame = run.top
+    run, frame = frame.run, frame.current
     call = run.open_call(facts, frame)
     problem = run.freeze(call, binder, args, kwargs)
     if problem is not None:
@@ -145,7 +143,7 @@ def mediate(
         if facts.streams:
             yield from _stream(run, call, frame, inner, raw)
             raw = None
-        if call.opened:
+        if call.files:
             call.close()  # what cannot be written to the end was not done
         result = run.commit(call, raw, inner, frame)
     except BaseException as error:
@@ -156,7 +154,7 @@ def mediate(
         raise
     finally:
         inner.over = True
-        if call.opened:
+        if call.files:
             with suppress(Exception):  # the call has failed already
                 call.close()
     if run.log is not None:
@@ -194,9 +192,13 @@ def _get_leave(run: Run, call: Call, frame: Frame) -> Generator[Need, Any, Leave
             approved += decision.findings
         if run.log is not None:
             yield from _declare(run, run.log, call, approved)
+        if call.openers:
+            yield from _open_files(run, call)
     except BaseException as error:
-        yield from _give_back(run, ticket, error)
-        yield from _not_run(run, call, error)
+        try:
+            yield from _give_back(run, ticket, error)
+        finally:
+            yield from _not_run(run, call, error)
         raise
     return approved, ticket
 
@@ -210,13 +212,26 @@ def _decide(
     approved: tuple[Finding, ...],
 ) -> Generator[Need, Any, Decision]:
     """Decide as things stand, and reserve what the call uses unless it is denied."""
+    yield from _hear(run)
+    decision = run.decide(plan, call, frame, approved)
+    if ticket is FREE or decision.outcome is Outcome.DENY:
+        return decision
+    now = run.now()
+    if ticket.holds(now):
+        return decision
+    reserved = yield Consult(partial(ticket.reserve, now), run.waits)
+    if not reserved:
+        return NO_ROOM
+    if not run.waits:
+        return decision
+    yield from _hear(run)  # what became of the run while the store was waited for counts
+    return run.decide(plan, call, frame, approved)
+
+
+def _hear(run: Run) -> Generator[Need, Any, None]:
+    """Read stops and revocations anew where a store has to be waited for."""
     if run.waits and run.orders.stale:
         yield Consult(run.orders.refresh)
-    decision = run.decide(plan, call, frame, approved)
-    if ticket is FREE or decision.outcome is Outcome.DENY or ticket.held:
-        return decision
-    reserved = yield Consult(partial(ticket.reserve, run.now()), run.waits)
-    return decision if reserved else NO_ROOM
 
 
 def _malformed(
@@ -232,10 +247,13 @@ def _malformed(
 
 
 def _give_back(run: Run, ticket: Ticket, error: BaseException) -> Generator[Need, Any, None]:
-    if run.waits and ticket.held and not isinstance(error, GeneratorExit):
-        yield Consult(ticket.give_back)
-    elif ticket is not FREE:
-        ticket.give_back()
+    if ticket is FREE:
+        return
+    try:
+        if run.waits and ticket.held and not isinstance(error, GeneratorExit):
+            yield Consult(ticket.give_back)
+    finally:
+        ticket.give_back()  # a second time changes nothing; a second cancellation may prevent one
 
 
 def _clear(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Need, Any, None]:
@@ -315,10 +333,22 @@ def _declare(
     failure = yield Persist(log, run.entries.of_call("call.allowed", call, approved), wary)
     if failure is not None:
         raise _unrecordable(run, call, failure)
+    if not wary:
+        return
     # Waiting for the disk takes time; what became of the run meanwhile counts.
-    problem = run.still_open(call) if wary else None
+    yield from _hear(run)
+    problem = run.still_open(call)
     if problem is not None:
         raise (yield from _denial(run, call, (problem,)))
+
+
+def _open_files(run: Run, call: Call) -> Generator[Need, Any, None]:
+    """Open the files that the grant opens, while what is reserved can still be given back."""
+    try:
+        call.open()
+    except Unopened as refused:
+        finding = Finding("permission.argument", Outcome.DENY, str(refused), refused.argument)
+        raise (yield from _denial(run, call, (finding,))) from None
 
 
 def _record(
@@ -363,7 +393,9 @@ def _not_run(run: Run, call: Call, error: BaseException) -> Generator[Need, Any,
     """Write down why the body was never started, unless a denial already says so."""
     if isinstance(error, Denied | GeneratorExit):
         return
-    status = "suspended" if isinstance(error, control_flow()) else "cancelled"
+    status = _status(error)
+    if status == "in doubt":  # not so: the body was never started
+        status = "cancelled"
     yield from _write(run, run.entries.of_outcome(call, status, error, None, time.perf_counter()))
 
 
@@ -373,8 +405,7 @@ def _stream(
     """Hand out labelled items until the body, or the leave to run it, ends."""
     while raw is not END:
         yield Emit(run.commit(call, raw, inner, frame))
-        if run.waits and run.orders.stale:
-            yield Consult(run.orders.refresh)
+        yield from _hear(run)
         problem = run.still_open(call)
         if problem is not None:
             raise (yield from _denial(run, call, (problem,)))

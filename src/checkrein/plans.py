@@ -53,7 +53,7 @@ class Ticket:
         uses: what the call takes.
     """
 
-    __slots__ = ("_lock", "_over", "_store", "_token", "uses")
+    __slots__ = ("_at", "_lock", "_over", "_store", "_token", "_windowed", "uses")
 
     def __init__(self, store: Store, uses: Sequence[Use]) -> None:
         self._store = store
@@ -61,20 +61,31 @@ class Ticket:
         self._lock = Lock()
         self._token: str | None = None
         self._over = False
+        self._at = 0.0
+        self._windowed = any(use.window for use in uses)
 
     @property
     def held(self) -> bool:
         """Whether uses are reserved, and not spent."""
         return self._token is not None
 
+    def holds(self, now: float) -> bool:
+        """Say whether uses are reserved that count at *now* as those of a call made now."""
+        return self.held and (self._at >= now or not self._windowed)
+
     def reserve(self, now: float) -> bool:
         """Reserve every use, or none; say whether they are held.
+
+        A window counts a use from when it was made. One that was reserved before a
+        person was asked is given back and made anew, or a slow answer would carry a
+        use of one window over into the next.
 
         Args:
             now: seconds since the epoch.
         """
-        if not self.uses or self.held:
-            return True
+        if self.held:
+            self._release(self._take_token())
+        self._at = now
         try:
             token = self._store.reserve(self.uses, now)
         except Exception as error:  # noqa: BLE001 (a store that fails has allowed nothing)
@@ -93,9 +104,13 @@ class Ticket:
 
     def give_back(self) -> None:
         """Return what is reserved and not spent; from here on nothing can be reserved."""
+        self._over = True
+        self._release(self._take_token())
+
+    def _take_token(self) -> str | None:
         with self._lock:
-            token, self._token, self._over = self._token, None, True
-        self._release(token)
+            token, self._token = self._token, None
+        return token
 
     def _release(self, token: str | None) -> None:
         if token is None:

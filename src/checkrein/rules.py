@@ -341,12 +341,12 @@ def _aimed(call: Call, view: RunView, name: str) -> bool:
     if parameter.untrusted or parameter.injected or parameter.composed or parameter.closed:
         return False
     value: Any = call.arguments[name]
-    if is_default(call.facts, name, value):
+    if is_blank(value) or is_default(call.facts, name, value):
         return False
     return (
         _constrained(call, view, name)[1]
         or _endorsed(call, view, name)
-        or (bool(view.terms.evidence.trust(value) & Trust.USER) and not is_blank(value))
+        or bool(view.terms.evidence.trust(value) & Trust.USER)
     )
 
 

@@ -132,7 +132,7 @@ class Run:
         self.agent = agent
         self.id = ids()
         self.grant: Grant = links[-1]
-        self._holders: Sequence[str] = getattr(grant, "holders", ())
+        self._holders: Sequence[str] = grant.holders if isinstance(grant, Chain) else ()
         self.gate = gate
         self.log = log
         self.marks = RunMarks()
@@ -227,6 +227,7 @@ class Run:
             self._entered = True
         outer = self._outer = ACTIVE.get()
         if isinstance(outer, Frame):
+            outer = outer.current
             # A run that was left in the wrong order is passed over, never what is around it.
             parent = next((run for run in outer.run.line if not run.closed), None)
             if parent is not None:
@@ -246,6 +247,7 @@ class Run:
     def _become_child(self, parent: Run) -> None:
         if self._shadow is not None and parent._shadow is None:
             raise MisuseError("a shadow run inside a run would overlook what that run denies")
+        _refuse_namesakes(self._chain, parent._chain)
         self._shadow = parent._shadow
         self.parent = parent
         self.gate = parent.gate if self.gate is None else self.gate
@@ -257,12 +259,14 @@ class Run:
         self._tainted = parent._tainted
         self._plans = {}
         self._readable = parent._readable
+        self._latest = max(self._latest, parent._latest)  # time does not begin anew in a child
+        self._ahead = max(self._ahead, parent._ahead)
         self._chain = (*parent._chain, *self._chain)
         ours, theirs = self._terms, parent._terms
         self._terms = replace(
             ours,
             chain=self._chain,
-            pins={**ours.pins, **theirs.pins},
+            pins=_both_pins(ours.pins, theirs.pins),
             vouching=ours.vouching | theirs.vouching,
             agents=(*ours.agents, *theirs.agents),
             runs=(*ours.runs, *theirs.runs),
@@ -446,7 +450,8 @@ class Run:
         """Return a run that decides and logs, and lets every call pass all the same.
 
         To find out what an agent needs, before one writes its grant. It protects
-        nothing: see :mod:`checkrein.shadow` for what it does not overlook.
+        nothing, and asks nobody: what a person would confirm elsewhere passes, and is
+        noted. See :mod:`checkrein.shadow` for what it does not overlook.
 
         Args:
             agent: the name of the agent.
@@ -809,9 +814,12 @@ def _checked(
     """Return the links of the grant, or say what is wrong with the arguments of a run."""
     if not isinstance(agent, str) or not agent.strip():
         raise ConfigurationError("Run(agent=...) takes the agent's name: it is in every entry")
-    links: tuple[Grant, ...] = getattr(grant, "links", ())
-    grants = isinstance(links, tuple) and all(isinstance(one, Grant) for one in links)
-    if not grants or not links:
+    if isinstance(grant, Grant) and grant.signed:
+        raise ConfigurationError(
+            "Run(grant=...) takes the whole of a signed grant, not one of its links: "
+            "signed.held_by(principal)"
+        )
+    if not isinstance(grant, Grant | Chain):
         hint = getattr(grant, "HINT", 'Grant(allow("..."))')
         raise ConfigurationError(
             f"Run(grant=...) takes a Grant, not {type(grant).__name__}: {hint}"
@@ -825,7 +833,7 @@ def _checked(
         raise ConfigurationError("Run(log=...) takes a log: AuditLog.open('audit/')")
     if confirm_within <= timedelta():
         raise ConfigurationError("Run(confirm_within=...) takes a positive timedelta")
-    return links
+    return (grant,) if isinstance(grant, Grant) else grant.links
 
 
 @functools.cache
@@ -837,6 +845,23 @@ def _opened_store(where: str) -> Store:
 def _default_store() -> Store:
     where = os.environ.get("CHECKREIN_STORE", "")
     return _opened_store(where) if where else PROCESS_STORE
+
+
+def _refuse_namesakes(ours: Sequence[Grant], theirs: Sequence[Grant]) -> None:
+    """Budgets, revocation and the log know a grant by its id: in a chain it means one thing."""
+    for one in ours:
+        for its in theirs:
+            if one.id == its.id and one.permissions != its.permissions:
+                raise ConfigurationError(
+                    f"two grants of one chain are called {one.id!r} and allow different things: "
+                    "give one of them another id"
+                )
+
+
+def _both_pins(ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return pins that a tool meets only if it meets both; no definition is empty."""
+    both = {**ours, **theirs}
+    return {name: pin if ours.get(name, pin) == pin else b"" for name, pin in both.items()}
 
 
 def _only_agent(label: Label) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from checkrein.admission import given
+from checkrein.admission import to_mention
 from checkrein.freezing import encode
 from checkrein.spelling import spelled, spelled_permission
 
@@ -90,9 +90,11 @@ class Shadow:
 
 def _needed(call: Call) -> dict[str, dict[bytes, Any]]:
     """Return what a permission must say of the call's arguments, by the bytes of each value."""
-    # A permission that speaks of no argument lets every argument through.
-    named = given(call) or call.facts.plain[:1]
-    return {name: {encode(call.arguments[name]): call.arguments[name]} for name in named}
+    values = {name: call.openers.get(name, call.arguments[name]) for name in to_mention(call)}
+    return {
+        name: {repr(one).encode() if name in call.openers else encode(one): one}
+        for name, one in values.items()
+    }
 
 
 def _merged(uses: list[_Use]) -> list[_Use]:

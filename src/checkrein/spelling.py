@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from checkrein.conditions import is_constraint
 from checkrein.freezing import FrozenDict, FrozenList, FrozenSet
 from checkrein.untrusted import Untrusted, content
 
@@ -57,7 +58,13 @@ def _spelled_items(value: Any, kind: type[Any]) -> str | None:
 
 
 def spelled_constraint(values: Sequence[Any]) -> tuple[str, str]:
-    """Return the constraint that lets just *values* through, and a remark if there is none."""
+    """Return the constraint that lets just *values* through, and a remark if there is none.
+
+    Args:
+        values: frozen values; or the one constraint that opens a file.
+    """
+    if len(values) == 1 and is_constraint(values[0]):
+        return repr(values[0]), ""
     texts = [spelled(value) for value in values]
     if any(text is None for text in texts):
         return "anything", "a value has no literal: confine it by hand"

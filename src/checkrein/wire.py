@@ -19,8 +19,8 @@ class; ``anything`` is ``{"anything": {}}``. A value is
 * an array, for a tuple;
 * an object of one member, which is the type: ``int``, ``float`` (as
   :meth:`float.hex` has it), ``decimal``, ``bytes`` (base64), ``date``,
-  ``datetime``, ``time``, ``list`` (array), ``set`` (array), ``dict`` (array of
-  pairs), or ``is`` (a constraint).
+  ``datetime``, ``time``, ``list``, ``set`` and ``frozenset`` (arrays), ``dict`` (array
+  of pairs), or ``is`` (a constraint).
 
 What refers to code, ``where(...)``, enums, dataclasses and models, has no text.
 """
@@ -38,7 +38,7 @@ import orjson
 
 from checkrein.conditions import Anything, Constraint, anything
 from checkrein.errors import ConfigurationError, GrantError
-from checkrein.freezing import FrozenDict, FrozenList, FrozenSet, freeze
+from checkrein.freezing import FrozenDict, FrozenList, FrozenSet, Unfreezable, encode, refreeze
 from checkrein.permissions import (
     Budget,
     Others,
@@ -204,16 +204,28 @@ def _value_tree(value: Any, depth: int = 0) -> Any:
     if kind is tuple:
         return [_value_tree(one, depth + 1) for one in value]
     if kind in _WRITERS:
-        return {_NAMES[kind]: _WRITERS[kind](value)}
-    if kind in {FrozenList, FrozenSet, frozenset}:
+        return {_NAMES[kind]: _scalar_text(value, kind)}
+    if kind is FrozenList:
+        return {"list": [_value_tree(one, depth + 1) for one in value]}
+    if kind in _SETS:
         items = [_value_tree(one, depth + 1) for one in value]
-        return {"list": items} if kind is FrozenList else {"set": sorted(items, key=to_bytes)}
+        return {_SETS[kind]: sorted(items, key=to_bytes)}
     if kind is FrozenDict:
         pairs = [[_value_tree(k, depth + 1), _value_tree(v, depth + 1)] for k, v in value.items()]
         return {"dict": sorted(pairs, key=to_bytes)}
     if isinstance(value, Constraint):
         return {"is": _constraint_tree(value)}
     raise GrantError(f"a {kind.__name__} in a constraint cannot be put into a signed grant")
+
+
+def _scalar_text(value: Any, kind: type[Any]) -> str:
+    text = _WRITERS[kind](value)
+    if encode(_READERS[kind](text)) != encode(value):
+        raise GrantError(
+            f"a {kind.__name__} in a constraint says more than its text can, a fold or the name "
+            "of a time zone: give it an offset from UTC"
+        )
+    return text
 
 
 def _value_of(tree: Any, depth: int = 0) -> Any:
@@ -228,8 +240,9 @@ def _value_of(tree: Any, depth: int = 0) -> Any:
         return _constraint_of(inner)
     if name == "list":
         return FrozenList(_value_of(one, depth + 1) for one in _array(inner))
-    if name == "set":
-        return _hashed(FrozenSet, [_value_of(one, depth + 1) for one in _array(inner)])
+    for kind, its in _SETS.items():
+        if name == its:
+            return _hashed(kind, [_value_of(one, depth + 1) for one in _array(inner)])
     if name == "dict":
         pairs = [_array(one) for one in _array(inner)]
         if any(len(pair) != 2 for pair in pairs):
@@ -255,11 +268,11 @@ def _scalar_of(name: str, inner: Any) -> Any:
 def _hashed(kind: Callable[[Any], Any], items: Any) -> Any:
     try:
         made = kind(items)
-    except TypeError:
+        if len(made) != len(items):
+            raise GrantError("the grant holds a key or a member twice")
+        return refreeze(made)
+    except (TypeError, Unfreezable):
         raise GrantError("the grant holds a key or a member that cannot be one") from None
-    if len(made) != len(items):
-        raise GrantError("the grant holds a key or a member twice")
-    return freeze(made)
 
 
 def _base64(text: str) -> bytes:
@@ -284,6 +297,7 @@ _READERS: Final[dict[type[Any], Callable[[str], Any]]] = {
     datetime: datetime.fromisoformat,
     time: time.fromisoformat,
 }
+_SETS: Final[Mapping[type[Any], str]] = {FrozenSet: "set", frozenset: "frozenset"}
 _NAMES: Final = {kind: kind.__name__.lower() for kind in _WRITERS}
 
 

@@ -913,3 +913,86 @@ def test_parallel_stops_and_calls_never_deadlock():
             one.join(5)
         assert not any(one.is_alive() for one in threads)
         assert rule_of(store, "x") == "run.locked"
+
+
+# -- what outlives a body --------------------------------------------------------------------
+
+
+@writes("atk.apost", external=True)
+async def apost(to: str) -> None:
+    DONE.append(to)
+
+
+LATE = Grant(allow("atk.web"), allow("atk.apost"), allow("atk.late"))
+
+
+async def _post(to: str) -> str:
+    try:
+        await apost(to)
+    except Denied as denied:
+        return denied.rule
+    return ""
+
+
+@pytest.mark.parametrize("way", ["call", "child run", "bound"])
+def test_a_task_that_outlives_its_body_takes_along_what_the_body_saw(way: str):
+    """The body has returned; the task it left behind knows an address from the web."""
+
+    async def main() -> None:
+        go = asyncio.Event()
+        tasks: list[asyncio.Task[str]] = []
+
+        async def later(run: Run) -> str:
+            to = browse().reveal(reason="to write there")
+            await go.wait()
+            if way == "child run":
+                async with Run(agent="child", grant=LATE):
+                    return await _post(to)
+            if way == "bound":
+                (bound,) = run.tools(apost)
+                try:
+                    await bound(to)
+                except Denied as denied:
+                    return denied.rule
+                return ""
+            return await _post(to)
+
+        async with Run(agent="a", grant=LATE) as run:
+
+            @reads("atk.late")
+            async def late() -> int:
+                tasks.append(asyncio.create_task(later(run)))
+                await asyncio.sleep(0)
+                return 1
+
+            await late()
+            assert not run.exposed
+            go.set()
+            assert await tasks[0] == "gate.unavailable"
+            assert run.exposed
+
+    asyncio.run(main())
+    assert DONE == []
+
+
+def test_a_task_that_outlives_a_body_with_payload_is_no_way_out():
+    """What the body was given counts as much as what it has read."""
+
+    async def main() -> str:
+        tasks: list[asyncio.Task[str]] = []
+
+        @writes("atk.late")
+        async def note(text: Untrusted[str]) -> None:
+            async def later() -> str:
+                while ACTIVE.get().call_id:  # type: ignore[union-attr]
+                    await asyncio.sleep(0)
+                return await _post(text.reveal(reason="to write there"))
+
+            tasks.append(asyncio.create_task(later()))
+
+        async with Run(agent="a", grant=LATE):
+            await note(Untrusted(EVIL, source="mail"))
+            return await tasks[0]
+
+    assert asyncio.run(main()) == "gate.unavailable"
+    assert DONE == []

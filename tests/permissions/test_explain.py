@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given
@@ -26,11 +27,11 @@ from checkrein import (
     writes,
 )
 from checkrein import constraints as constraint_names
-from checkrein.constraints import anything, between, email_domain, exactly, one_of
+from checkrein.constraints import anything, between, email_domain, exactly, one_of, opened_under
 from checkrein.errors import Denied, MisuseError
 from checkrein.orders import stop_tool
 from checkrein.store import MemoryStore
-from support import Clock, MemoryLog
+from support import Clock, MemoryLog, rule_of
 
 DONE: list[Any] = []
 
@@ -122,11 +123,17 @@ def test_a_wildcard_that_only_reads_is_told_so():
     """allow("exp.**") does not write: the advice names effects()."""
     with run(allow("exp.**")) as active:
         (change,) = active.explain(save, path="a", text="x").changes
-        assert change == "add effects('writes') to allow('exp.**')"
+        assert change == "in allow('exp.**'): effects('reads', 'writes')"
         (change,) = active.explain(fetch, url="https://a.example/").changes
         assert change.startswith("add allow('exp.web'")
-    with run(allow("exp.**", effects("writes"))) as active:
+    with run(allow("exp.**", effects("reads", "writes"))) as active:
         assert active.explain(save, path="a", text="x").allowed
+        (change,) = active.explain(send, to="dana").changes
+        every = "effects('reads', 'writes', 'irreversible')"
+        assert change == f"in allow('exp.**', effects('reads', 'writes')): {every}"
+    with run(allow("exp.orders", effects("writes"))) as active:
+        (change,) = active.explain(find, customer="dana").changes
+        assert change == "in allow('exp.orders', effects('writes')): effects('reads', 'writes')"
 
 
 def test_of_several_permissions_the_one_with_the_fewest_problems_is_nearest():
@@ -438,3 +445,63 @@ def test_the_text_of_a_permission_makes_it_again():
         status=one_of(["a", "b"]),
     )
     assert made(str(permission)) == permission
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+@reads("exp.file")
+def size(file: BinaryIO, limit: int = 9) -> int:
+    return len(file.read(limit))
+
+
+def grant_of(text: str) -> Grant:
+    grant = eval(text, dict(NAMES))
+    assert isinstance(grant, Grant)
+    return grant
+
+
+def test_the_advice_for_a_file_opens_it(tmp_path: Path):
+    """What it says to add is a permission with which the call runs."""
+    (tmp_path / "a").write_bytes(b"abc")
+    path = str(tmp_path / "a")
+    for permissions in ((), (allow("exp.file"),), (allow("exp.file", file=opened_under("/srv")),)):
+        with run(*permissions) as active:
+            (change,) = active.explain(size, file=path).changes
+        assert f"file=opened_under({str(tmp_path)!r})" in change
+    with run(*permissions[:0]) as active:
+        (change,) = active.explain(size, file=path, limit=2).changes
+    with run(grant=grant_of(f"Grant({change.removeprefix('add ')})")):
+        assert size(path, limit=2) == 2
+    with run() as active:
+        (change,) = active.explain(size, file="a").changes
+    assert "<directory>" in change
+
+
+def test_a_shadow_run_proposes_what_has_opened_the_file(tmp_path: Path):
+    """A path in exactly(...) would open nothing."""
+    (tmp_path / "a").write_bytes(b"abc")
+    with Run.shadow(agent="s", grant=Grant(allow("exp.file", file=opened_under(tmp_path)))) as seen:
+        size("a")
+        size("a")
+    text = seen.proposed_grant()
+    assert f"file=opened_under({str(tmp_path)!r}, 'rb')" in text
+    with run(grant=grant_of(text)):
+        assert [size("a"), size("a")] == [3, 3]
+        assert rule_of(size, "a") == "permission.budget"
+
+
+def test_the_advice_for_a_call_of_defaults_opens_no_more():
+    """allow("exp.count") without a constraint would let any number through."""
+
+    @reads("exp.count")
+    def count(most: int = 3) -> int:
+        return most
+
+    with run() as active:
+        assert active.explain(count).changes == ("add allow('exp.count', most=exactly(3))",)
+
+
+def test_a_permission_that_opens_all_says_so_in_its_own_words():
+    """The text of a permission is Python."""
+    assert str(allow("exp.a", x=anything)) == "allow('exp.a', x=anything)"

@@ -163,7 +163,9 @@ def test_a_link_swapped_in_before_the_body_is_not_followed(root: Path, tmp_path:
 
     with run(allow("file.late", file=opened_under(root)), gate=CallbackGate(swap), log=log):
         assert rule_of(late, "a.txt") == "permission.argument"
-    assert log.of("call.outcome")[0]["error"] == "Denied"
+    (denied,) = log.of("call.denied")
+    assert denied["findings"][0]["rule"] == "permission.argument"
+    assert not log.of("call.outcome")
 
 
 def test_a_body_that_raises_leaves_no_file_open(root: Path):

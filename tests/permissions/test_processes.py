@@ -12,6 +12,7 @@ import pytest
 from checkrein import Grant, Run, allow, budget, reads, writes
 from checkrein.delegation import Principal, SignedGrant, issue
 from checkrein.errors import CheckreinError, Denied
+from checkrein.orders import expired
 from checkrein.store import SqliteStore, open_store
 
 typer = pytest.importorskip("typer", reason="needs checkrein[cli]")
@@ -173,8 +174,12 @@ def test_each_option_stops_what_it_names(tmp_path: Path, options: list[str], sto
         ["--all", "--store", "postgresql://127.0.0.1:1/none"],
         ["--lift", "--store", "x.sqlite"],
         ["--tool", "x" * 600, "--store", "x.sqlite"],
+        ["--resource", "mail.*", "--store", "x.sqlite"],
     ],
-    ids=["no store", "a typo", "a directory", "no server", "lift nothing", "a name too long"],
+    ids=[
+        *("no store", "a typo", "a directory", "no server", "lift nothing", "a name too long"),
+        "a pattern",
+    ],
 )
 def test_a_stop_that_would_stop_nothing_says_so(tmp_path: Path, options: list[str]):
     """A switch that is not connected must not look as if it were."""
@@ -202,7 +207,10 @@ def test_revoking_from_the_command_line_ends_a_grant(tmp_path: Path):
     with SqliteStore.open(path) as store, Run(agent="a", grant=held, store=store):
         with pytest.raises(Denied) as caught:
             look()
+        store.post(expired(signed.id))
     assert caught.value.rule == "permission.chain"
+    lifted = checkrein("stop", "--grant", signed.id, "--lift", "--store", str(path))
+    assert lifted.stdout.strip() == "nothing is stopped or revoked"
 
 
 def test_the_environment_names_the_store_of_every_run(

@@ -98,15 +98,16 @@ def stop(
     reason: Annotated[str, typer.Option(help="Why; for those who look later.")] = "",
 ) -> None:
     """Stop calls in every process that uses the store, within a second; or list what stands."""
-    notices = stops.notices_for(
-        everything=everything,
-        tools=tool,
-        resources=resource,
-        agents=agent,
-        runs=run,
-        grants=grant,
-    )
     with _plainly():
+        notices = stops.notices_for(
+            everything=everything,
+            tools=tool,
+            resources=resource,
+            agents=agent,
+            runs=run,
+            grants=grant,
+            lift=lift,
+        )
         raise typer.Exit(stops.stop(store, notices, lift=lift, reason=reason))
 
 

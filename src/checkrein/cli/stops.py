@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 from checkrein.cli.screen import Screen
 from checkrein.errors import ConfigurationError
 from checkrein.gates.visible import visible
-from checkrein.orders import STOP_ALL, revoked, stop_agent, stop_resource, stop_run, stop_tool
+from checkrein.orders import (
+    STOP_ALL,
+    expired,
+    revoked,
+    stop_agent,
+    stop_resource,
+    stop_run,
+    stop_tool,
+)
+from checkrein.permissions import check_resource
 from checkrein.store import open_store
 
 if TYPE_CHECKING:
@@ -23,9 +32,18 @@ def notices_for(
     agents: Sequence[str],
     runs: Sequence[str],
     grants: Sequence[str],
+    lift: bool = False,
 ) -> list[str]:
-    """Return the notices that the options of the command name."""
+    """Return the notices that the options of the command name.
+
+    Raises:
+        ConfigurationError: a resource is a pattern, which would stop nothing.
+    """
+    for resource in resources:
+        check_resource(resource)
+    seen = map(expired, grants) if lift else ()  # what was seen expired is lifted with the rest
     return [
+        *seen,
         *([STOP_ALL] if everything else []),
         *map(stop_tool, tools),
         *map(stop_resource, resources),

@@ -36,7 +36,9 @@ _URL: Final = pattern(
 _PORTS: Final = {"https": 443, "http": 80, "wss": 443, "ws": 80}
 _NOT_PUBLIC: Final = (
     *("localhost", "local", "internal", "intranet", "lan", "home", "corp", "private"),
-    *("home.arpa", "test", "invalid", "example", "onion", "arpa"),
+    *("home.arpa", "test", "invalid", "example", "onion", "arpa", "alt"),
+    # What resolvers of hosts, clusters and offices are known to answer for.
+    *("localdomain", "svc", "consul", "intra", "domain", "workgroup", "priv"),
 )
 
 

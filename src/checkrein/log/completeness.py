@@ -55,7 +55,10 @@ class Story:
         if type(call) is str:
             if kind == "call.allowed":
                 self._allowed[call] = None
-            elif kind == "call.outcome":
+            elif kind in {
+                "call.outcome",
+                "call.denied",
+            }:  # denied: after the intent, too late to run
                 self._allowed.pop(call, None)
 
     def in_doubt(self) -> tuple[str, ...]:
