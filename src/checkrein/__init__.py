@@ -11,7 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from checkrein.confirmations import Confirmation, Verdict
-from checkrein.facts import composed, injected
+from checkrein.directories import Directory, refers
+from checkrein.facts import composed, injected, sensitive
 from checkrein.frames import call_id
 from checkrein.grants import Grant
 from checkrein.guards import definition_of, irreversible, reads, writes
@@ -30,6 +31,7 @@ __all__ = [
     "CallbackGate",
     "Confirmation",
     "ConsoleGate",
+    "Directory",
     "Grant",
     "Label",
     "Origin",
@@ -49,6 +51,8 @@ __all__ = [
     "others",
     "preapproved",
     "reads",
+    "refers",
+    "sensitive",
     "writes",
 ]
 

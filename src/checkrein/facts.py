@@ -37,6 +37,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, 
 from pydantic import TypeAdapter
 
 from checkrein import orders
+from checkrein.directories import Directory, Refers
 from checkrein.errors import MisuseError
 from checkrein.freezing import Unfreezable, encode, freeze
 from checkrein.lazy import sha256
@@ -64,6 +65,7 @@ class Mark(Enum):
 
     INJECTED = "injected"
     COMPOSED = "composed"
+    SENSITIVE = "sensitive"
 
     def __repr__(self) -> str:
         return f"checkrein.{self.value}"
@@ -74,6 +76,13 @@ injected: Final = Mark.INJECTED
 
 composed: Final = Mark.COMPOSED
 """``Annotated[str, composed]``: the model may word it, within a constraint of the grant."""
+
+sensitive: Final = Mark.SENSITIVE
+"""``Annotated[str, sensitive]``: needs a trusted origin, whatever the tool does with it.
+
+Also of a tool that only reads inside, and where a constraint or a closed type
+would do otherwise. A permission that pins the value is enough.
+"""
 
 _INJECTED_TYPES: set[type[Any]] = set()
 
@@ -144,6 +153,8 @@ class Parameter:
         untrusted: declared ``Untrusted[...]``.
         injected: passed by identity, outside policy, digest and log.
         composed: declared ``Annotated[..., composed]``.
+        sensitive: declared ``Annotated[..., sensitive]``.
+        refers: the kind of directory that it names an entry of, ``""`` for none.
         closed: of a type with no room for text: bool, number, ``Literal``, enum, None.
         exact: the types that the annotation accepts as they are, if that is all there is to check.
         adapter: checks values strictly where ``exact`` is not enough.
@@ -162,6 +173,8 @@ class Parameter:
     exact: frozenset[type[Any]] | None
     adapter: TypeAdapter[Any] | None
     opens: str = ""
+    sensitive: bool = False
+    refers: str = ""
 
     def accepts(self, value: Any) -> bool:
         """Say whether *value* is of the annotated type, without coercing it."""
@@ -197,6 +210,7 @@ class ToolFacts:
     streams: bool
     signature: inspect.Signature
     doc: str
+    directories: tuple[Directory, ...] = ()
     definition: bytes = field(init=False)
     # Derived once, for the rules and for the hot path.
     effect: Effect = field(init=False)
@@ -207,6 +221,7 @@ class ToolFacts:
     changes: bool = field(init=False)
     reads: bool = field(init=False)  # one of the claims is about reading
     wary: bool = field(init=False)  # changes state or reaches outside
+    sensitive: tuple[str, ...] = field(init=False)
     by_name: dict[str, Parameter] = field(init=False)
     plain: tuple[str, ...] = field(init=False)
     payload: tuple[str, ...] = field(init=False)
@@ -232,6 +247,7 @@ class ToolFacts:
         put(self, "changes", effect is not Effect.READS)
         put(self, "reads", any(claim.effect is Effect.READS for claim in self.claims))
         put(self, "wary", self.changes or self.external)
+        put(self, "sensitive", tuple(one.name for one in self.parameters if one.sensitive))
         put(self, "by_name", {one.name: one for one in self.parameters})
         plain = (one.name for one in self.parameters if not one.injected and not one.untrusted)
         put(self, "plain", tuple(plain))
@@ -243,7 +259,8 @@ class ToolFacts:
         inside = effect is Effect.WRITES and not self.external
         put(self, "confinable", inside or any(one.composed for one in self.parameters))
         quiet = self.returns in {Returns.CLOSED, Returns.PLAIN, Returns.TRUSTED}
-        put(self, "quiet", quiet and not (self.private or self.evidence or self.changes))
+        loud = self.private or self.evidence or self.changes or self.directories
+        put(self, "quiet", quiet and not loud)
         resources = [claim.resource for claim in self.claims]
         put(self, "source", "+".join(resources))
         put(self, "resources", frozenset(resources))
@@ -257,7 +274,9 @@ class ToolFacts:
             frozenset(".".join(one[:end]) for one in parts for end in range(1, len(one) + 1)),
         )
 
-    def with_claim(self, claim: Claim, *, evidence: bool, trusted: bool) -> ToolFacts:
+    def with_claim(
+        self, claim: Claim, *, evidence: bool, trusted: bool, directory: Directory | None = None
+    ) -> ToolFacts:
         """Return the facts joined with those of one more decorator."""
         returns = Returns.TRUSTED if trusted else self.returns
         return _checked(
@@ -270,12 +289,18 @@ class ToolFacts:
                 self.streams,
                 self.signature,
                 self.doc,
+                self.directories if directory is None else (*self.directories, directory),
             )
         )
 
 
 def read_facts(
-    function: Callable[..., Any], claim: Claim, *, evidence: bool, trusted: bool
+    function: Callable[..., Any],
+    claim: Claim,
+    *,
+    evidence: bool,
+    trusted: bool,
+    directory: Directory | None = None,
 ) -> ToolFacts:
     """Return the facts of *function* under its first decorator.
 
@@ -301,7 +326,10 @@ def read_facts(
     returns = Returns.TRUSTED if trusted else _returns(hints.get("return", MISSING))
     streams = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     doc = inspect.getdoc(function) or ""
-    return _checked(ToolFacts(name, (claim,), parameters, returns, evidence, streams, shown, doc))
+    directories = () if directory is None else (directory,)
+    return _checked(
+        ToolFacts(name, (claim,), parameters, returns, evidence, streams, shown, doc, directories)
+    )
 
 
 def _checked(facts: ToolFacts) -> ToolFacts:
@@ -311,6 +339,8 @@ def _checked(facts: ToolFacts) -> ToolFacts:
             "the return as Untrusted[...], as a closed type (None, bool, a number, Literal, an "
             'enum), or say returns="trusted"'
         )
+    if facts.directories and facts.streams:
+        raise MisuseError(f"{facts.name}: a stream is no directory; return a list")
     if facts.evidence and facts.returns is Returns.UNTRUSTED:
         raise MisuseError(f"{facts.name}: untrusted content is no evidence; drop evidence=True")
     if facts.changes and any(one.untrusted for one in facts.parameters):
@@ -323,9 +353,13 @@ def _definition(facts: ToolFacts) -> bytes:
     texts = [facts.name, facts.doc, facts.returns.value, str(facts.evidence), str(facts.streams)]
     texts.append(inspect.formatannotation(facts.signature.return_annotation))
     texts += (repr(claim) for claim in facts.claims)
+    texts += (repr(one) for one in facts.directories)
     parts = [text.encode("utf-8", "surrogatepass") for text in texts]
     for one in facts.parameters:
-        kind = (one.name, one.kind.name, one.untrusted, one.injected, one.composed, one.opens)
+        kind = (
+            *(one.name, one.kind.name, one.untrusted, one.injected, one.composed, one.opens),
+            *(word for word in (one.sensitive and "sensitive", one.refers) if word),
+        )
         parts += (repr(kind).encode(), inspect.formatannotation(one.shown).encode())
         parts.append(_default_bytes(one.default))
     framed = b"".join(b"%d:%b" % (len(part), part) for part in parts)
@@ -375,6 +409,8 @@ def _parameter(
         untrusted=untrusted,
         injected=inside,
         composed=Mark.COMPOSED in marks,
+        sensitive=Mark.SENSITIVE in marks,
+        refers=next((word.kind for word in marks if isinstance(word, Refers)), ""),
         closed=not inside and is_closed(shown),
         exact=exact,
         adapter=adapter,
@@ -402,13 +438,13 @@ def _hashable(value: Any) -> bool:
     return True
 
 
-def _split_marks(hint: Any) -> tuple[set[Mark], Any]:
+def _split_marks(hint: Any) -> tuple[set[Mark | Refers], Any]:
     """Take our own words out of ``Annotated[...]``, so that no framework meets them."""
     if get_origin(hint) is not Annotated:
         return set(), hint
     inner, *words = get_args(hint)
-    marks = {word for word in words if isinstance(word, Mark)}
-    others = [word for word in words if not isinstance(word, Mark)]
+    marks = {word for word in words if isinstance(word, Mark | Refers)}
+    others = [word for word in words if not isinstance(word, Mark | Refers)]
     return marks, Annotated[(inner, *others)] if others else inner
 
 

@@ -19,6 +19,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Literal, NamedTuple, TypeVar, cast, final
 
 from checkrein.calls import Binder
+from checkrein.directories import Directory, check_directory
 from checkrein.errors import Denied, MisuseError
 from checkrein.facts import Claim, Effect, ToolFacts, read_facts
 from checkrein.frames import RECEIVER, WRAPPERS, Frame, spec_of
@@ -54,6 +55,7 @@ def reads(
     external: bool = False,
     evidence: bool = False,
     returns: Literal["trusted"] | None = None,
+    directory: Directory | None = None,
 ) -> Callable[[F], F]:
     """Guard a tool that only reads.
 
@@ -63,6 +65,8 @@ def reads(
         external: it asks somebody outside, who learns the arguments.
         evidence: what it returns may be trusted as a source of arguments.
         returns: ``"trusted"`` if content from outside is to be taken as plain data.
+        directory: which names or ids in its result may be relied on, for parameters that
+            are declared to take them; see :mod:`checkrein.directories`.
 
     Raises:
         MisuseError: the target is no plain function, or its signature leaves open
@@ -75,7 +79,7 @@ def reads(
         ...     return Untrusted("Dear customer, ...")
     """
     claim = Claim(Effect.READS, resource, external, private)
-    return _decorator(claim, evidence=evidence, trusted=_is_trusted(returns))
+    return _decorator(claim, evidence=evidence, trusted=_is_trusted(returns), directory=directory)
 
 
 def writes(
@@ -85,10 +89,11 @@ def writes(
     external: bool = False,
     evidence: bool = False,
     returns: Literal["trusted"] | None = None,
+    directory: Directory | None = None,
 ) -> Callable[[F], F]:
     """Guard a tool that changes what can be changed back. Arguments as for :func:`reads`."""
     claim = Claim(Effect.WRITES, resource, external, private)
-    return _decorator(claim, evidence=evidence, trusted=_is_trusted(returns))
+    return _decorator(claim, evidence=evidence, trusted=_is_trusted(returns), directory=directory)
 
 
 def irreversible(
@@ -98,13 +103,14 @@ def irreversible(
     external: bool = False,
     evidence: bool = False,
     returns: Literal["trusted"] | None = None,
+    directory: Directory | None = None,
 ) -> Callable[[F], F]:
     """Guard a tool whose effect cannot be taken back: a person confirms each call.
 
     Arguments as for :func:`reads`.
     """
     claim = Claim(Effect.IRREVERSIBLE, resource, external, private)
-    return _decorator(claim, evidence=evidence, trusted=_is_trusted(returns))
+    return _decorator(claim, evidence=evidence, trusted=_is_trusted(returns), directory=directory)
 
 
 def _is_trusted(returns: object) -> bool:
@@ -121,18 +127,24 @@ def definition_of(tool: Callable[..., Any]) -> bytes:
     return spec.facts.definition
 
 
-def _decorator(claim: Claim, *, evidence: bool, trusted: bool) -> Callable[[F], F]:
+def _decorator(
+    claim: Claim, *, evidence: bool, trusted: bool, directory: Directory | None
+) -> Callable[[F], F]:
     if callable(claim.resource):
         raise MisuseError('write @reads("resource"), with the resource it reads, not @reads')
     check_resource(claim.resource)
+    if directory is not None:
+        check_directory(directory)
 
     def decorate(function: F) -> F:
         below = spec_of(function)
         if isinstance(below, Tool):  # stacked decorators join into one guard
-            facts = below.facts.with_claim(claim, evidence=evidence, trusted=trusted)
+            facts = below.facts.with_claim(
+                claim, evidence=evidence, trusted=trusted, directory=directory
+            )
             return cast("F", Tool(below.function, facts).wrapper)
         _refuse_what_is_no_function(function)
-        facts = read_facts(function, claim, evidence=evidence, trusted=trusted)
+        facts = read_facts(function, claim, evidence=evidence, trusted=trusted, directory=directory)
         return cast("F", Tool(function, facts).wrapper)
 
     return decorate

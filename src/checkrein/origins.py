@@ -6,10 +6,14 @@ found in something *trusted*? An unknown value is an untrusted value.
 
 A value is evidenced
 
-* *by kind*, if all of it is an address, a URL, a number or a date: then it
-  counts by what it means (``1,200.50`` is ``1200.5``), and only as a whole:
-  ``13`` is not evidenced by "June 13", nor ``dana@acme.com`` by
-  ``dana@acme.com.evil.net``;
+* *by kind*, if all of it is an address, a URL, an IBAN, a phone number, a
+  number, a date or a time of day: then it counts by what it means (``1,200.50``
+  is ``1200.5``), and only as a whole: ``13`` is not evidenced by "June 13", nor
+  ``dana@acme.com`` by ``dana@acme.com.evil.net``. A moment counts if its parts do:
+  "at 12:00 on May 19th" evidences ``2024-05-19 12:00`` where a year was named,
+  too, by itself or as today's, and a day evidences the midnight with which it begins;
+* *by reference*, for a parameter that is declared to name an entry of some
+  directory (:mod:`checkrein.directories`), if a lookup has found it there;
 * else *literally*: it stands in trusted text letter by letter (white space
   apart), from the beginning of one word to the end of another. Words are what
   white space parts; quotes, brackets and the punctuation around a word may be
@@ -27,7 +31,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from datetime import date
+from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
@@ -36,7 +40,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from checkrein.freezing import MAX_BITS, FrozenObject, is_finite
+from checkrein.freezing import MAX_BITS, FrozenObject, encode, is_finite
 from checkrein.lazy import pattern
 from checkrein.untrusted import Untrusted
 
@@ -69,16 +73,29 @@ _LABEL: Final = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 # The first alternative that fits takes the text, so that a date's digits are never a number.
 _KIND: Final = pattern(
     rf"""
-      (?P<url>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://[^\s<>"]+)
+      (?P<url>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://[^\s<>"]+
+        | {_BEFORE}(?<!/)www\.{_LABEL}(?:\.{_LABEL})+(?:[/?#][^\s<>"]*|{_AFTER}(?!\.\w)))
     | (?P<email>
           {_BEFORE}(?<!\w')[a-z0-9_][a-z0-9_.+%'-]*@{_LABEL}(?:\.{_LABEL})+{_AFTER}(?!\.\w)
       )
     | (?P<date>
           {_BEFORE}(?<!/)[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}
-          (?:[T ][0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}})?)?{_AFTER}
+          (?:[T ][0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}})?)?{_AFTER}(?!:\w)
         | {_BEFORE}(?:{_MONTH})\.?\s[0-9]{{1,2}}(?:st|nd|rd|th)?(?:,?\s[0-9]{{4}})?{_AFTER}
         | {_BEFORE}[0-9]{{1,2}}(?:st|nd|rd|th)?\s(?:of\s)?(?:{_MONTH})(?:,?\s[0-9]{{4}})?{_AFTER}
       )
+    | (?P<time>
+          {_BEFORE}(?<![:/])(?:
+              (?:[01]?[0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9])?(?:\s?[ap]\.?m)?
+            | (?:1[0-2]|0?[1-9])\s?[ap]\.?m
+          ){_AFTER}(?!:\w)
+      )
+    | (?P<iban>
+          {_BEFORE}(?-i:[A-Z]{{2}}[0-9]{{2}}(?:
+              [A-Z0-9]{{11,30}} | (?:[ ][A-Z0-9]{{4}}){{2,7}}(?:[ ][A-Z0-9]{{1,3}})?
+          )){_AFTER}
+      )
+    | (?P<phone>(?<![\w.,+-])(?<![^\x00-\x7f])\+[0-9](?:[ ().-]{{0,2}}[0-9]){{6,14}}{_AFTER})
     | (?P<number>
           (?<![\w.,-])(?<![^\x00-\x7f])
           [+-]?(?:[0-9]{{1,3}}(?:,[0-9]{{3}})+|[0-9]{{1,300}})(?:\.[0-9]{{1,300}})?
@@ -89,6 +106,11 @@ _KIND: Final = pattern(
 )
 # Not \s and not str.split(): those take some control characters for spaces.
 _SPACES: Final = pattern("[ \t\n\r\f\v\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
+_OF_SEVERAL_WORDS: Final = frozenset({"date", "time", "iban", "phone"})
+_RANGES: Final = frozenset(
+    {" to ", " - ", "-", " \u2013 ", "\u2013", " until ", " till ", " through ", " and "}
+)
+_YEAR: Final = pattern(r"n[12][0-9]{0,3}e[0-3]")
 _ISO_DATE: Final = pattern(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
 _OPENING: Final = "([{<\"'`*\u201c\u2018\u00ab"
 _CLOSING: Final = ".,;:!?)]}>\"'`*\u201d\u2019\u00bb"
@@ -99,12 +121,18 @@ def _canonical(kind: str, text: str) -> str:
     if kind == "email":
         return "@" + text.lower()
     if kind == "url":
-        scheme, _, rest = text.partition("://")
+        scheme, _, rest = text.rpartition("://") if "://" not in text else text.partition("://")
         authority = rest[: next((i for i, one in enumerate(rest) if one in "/?#\\"), len(rest))]
         user, at, host = authority.rpartition("@")
         return f"u{scheme.lower()}://{user}{at}{host.lower()}{rest[len(authority) :]}"
     if kind == "date":
         return "d" + _date_text(text)
+    if kind == "time":
+        return "t" + _time_text(text)
+    if kind == "iban":
+        return "i" + text.replace(" ", "")
+    if kind == "phone":
+        return "p" + "".join(filter(str.isdecimal, text))
     return "n" + _number_text(Decimal(text.replace(",", "")))
 
 
@@ -118,6 +146,11 @@ def _number_text(number: Decimal) -> str:
     return f"{'-' * sign}{short}e{exponent + len(text) - len(short)}"
 
 
+def _year_of(token: str) -> str:
+    digits, _, zeros = token[1:].partition("e")
+    return digits + "0" * int(zeros)
+
+
 def _integer_text(number: int) -> str:
     text = str(number)
     short = text.rstrip("0")
@@ -126,7 +159,8 @@ def _integer_text(number: int) -> str:
 
 def _date_text(text: str) -> str:
     if match := _ISO_DATE().match(text):
-        return match[0] + text[match.end() :].replace(" ", "T")
+        clock = text[match.end() + 1 :]
+        return match[0] + ("T" + _time_text(clock) if clock else "")
     day, month, year = 0, 0, 0
     for part in re.findall(r"[0-9]+|[a-z]{3,}", text.lower()):
         if not part.isdecimal():
@@ -136,6 +170,16 @@ def _date_text(text: str) -> str:
         else:
             day = int(part)
     return f"{year:04}-{month:02}-{day:02}" if year else f"-{month:02}-{day:02}"
+
+
+def _time_text(text: str) -> str:
+    """Return a time of day as ``13:00``; seconds only where there are any."""
+    numbers = [int(one) for one in re.findall(r"[0-9]+", text)]
+    hour, minute, second = (*numbers, 0, 0)[:3]
+    half = text.lower().replace(".", "")[-2:]
+    if half in {"am", "pm"} and hour <= 12:
+        hour = hour % 12 + 12 * (half == "pm")
+    return f"{hour:02}:{minute:02}" + (f":{second:02}" if second else "")
 
 
 def _spaced(text: str) -> str:
@@ -179,17 +223,32 @@ class Piece:
                 if isinstance(leaf, str):
                     self._read(_spaced(leaf))
                 elif token := _leaf_token(leaf):
-                    self.tokens.add(token)
+                    self._take(token)
+
+    def _take(self, token: str, *, alone: bool = True) -> None:
+        self.tokens.add(token)
+        if token[0] == "d" and token[1] != "-":
+            self.tokens.add(token[:11])  # who names a moment names its day
+            if alone:  # a day among other words lends no other day its year
+                self.tokens.add("y" + token[1:5])
+        elif token[0] == "n" and _YEAR().fullmatch(token):
+            self.tokens.add("y" + _year_of(token))
 
     def _read(self, text: str) -> None:
-        dates: set[int] = set()
+        inside: set[int] = set()
+        yearless, ended = "", 0
         for match in _KIND().finditer(text):
             kind = match.lastgroup or ""
             said = match[0].rstrip(_CLOSING) if kind == "url" else match[0]
-            self.tokens.add(_canonical(kind, said))
+            token = _canonical(kind, said)
+            self._take(token, alone=said == text)
             self.words.add(said)
-            if kind == "date":
-                dates.update(range(*match.span()))
+            if yearless and kind == "date" and text[ended : match.start()] in _RANGES:
+                self._take(f"d{token[1:5]}{yearless}", alone=False)  # January 11th to 15th 2026
+            yearless = token[1:] if token.startswith("d-") else ""
+            ended = match.end()
+            if kind in _OF_SEVERAL_WORDS:
+                inside.update(range(*match.span()))
         place = _Text(text, self.trust)
         start = 0
         for word in text.split(" "):
@@ -199,7 +258,7 @@ class Piece:
             if bare:
                 self.places.append((bare, place, start, begin))
                 # What has a kind counts by kind alone, and "June" is no part of "June 13".
-                if begin not in dates and not _KIND().fullmatch(bare):
+                if begin not in inside and not _KIND().fullmatch(bare):
                     self.words.add(bare)
             start = end + 1
 
@@ -210,13 +269,14 @@ class Evidence:
     Looking up costs what the value is long, not what the evidence is.
     """
 
-    __slots__ = ("_endorsed", "_places", "_tokens", "_words")
+    __slots__ = ("_endorsed", "_places", "_references", "_tokens", "_words")
 
     def __init__(self) -> None:
         self._tokens: dict[str, int] = {}
         self._words: dict[str, int] = {}  # the quick way to the usual yes
         self._places: dict[str, list[tuple[_Text, int, int]]] = {}
         self._endorsed: set[tuple[bytes, str, bytes]] = set()
+        self._references: dict[tuple[str, bytes], int] = {}
 
     def add(self, piece: Piece) -> None:
         """Take *piece* in."""
@@ -235,6 +295,27 @@ class Evidence:
         """Say whether this value was endorsed for this parameter of this tool."""
         return (tool, parameter, encoded) in self._endorsed
 
+    def refer(self, kind: str, encoded: bytes, trust: int) -> None:
+        """Take in that a value names an entry of the directories of one kind.
+
+        Args:
+            kind: what the directory lists.
+            encoded: the value.
+            trust: whose word has led to the entry.
+        """
+        key = (kind, encoded)
+        self._references[key] = self._references.get(key, Trust.NONE) | trust
+
+    def reference_trust(self, kind: str, value: Any) -> int:
+        """Return whose word stands behind all of *value*, entries of *kind* included."""
+        together = Trust.ALL
+        for leaf in _leaves(value):
+            found = self._references.get((kind, encode(leaf)), Trust.NONE) | self.trust(leaf)
+            together = weakest(together, found)
+            if not together:
+                return Trust.NONE
+        return together
+
     @property
     def has_endorsements(self) -> bool:
         """Whether any value was endorsed at all."""
@@ -243,7 +324,8 @@ class Evidence:
     def trust(self, value: Any) -> int:
         """Return whose word stands behind all of *value*, ``Trust.NONE`` for nobody's.
 
-        A container is trusted by those who trust every part of it.
+        A container is trusted by those who trust every part of it; where each part is
+        somebody else's word, it counts as a tool's.
         """
         kind = type(value)
         if kind is str:
@@ -253,13 +335,26 @@ class Evidence:
         together = Trust.ALL
         for leaf in _leaves(value):
             if isinstance(leaf, str):
-                together &= self._text_trust(leaf)
+                together = weakest(together, self._text_trust(leaf))
             else:
                 token = _leaf_token(leaf)
-                together &= self._tokens.get(token, Trust.NONE) if token else Trust.NONE
+                together = weakest(together, self._token_trust(token) if token else Trust.NONE)
             if not together:
                 return Trust.NONE
         return together
+
+    def _token_trust(self, token: str) -> int:
+        known = self._tokens.get(token, Trust.NONE)
+        if known or token[0] != "d" or token[1] == "-":
+            return known
+        day, _, clock = token.partition("T")
+        found = self._tokens.get(day, Trust.NONE)
+        if not found:
+            yearless, year = self._tokens.get("d" + day[5:]), self._tokens.get("y" + day[1:5])
+            found = weakest(yearless or Trust.NONE, year or Trust.NONE)
+        if clock in {"", "00:00"}:
+            return found
+        return weakest(found, self._tokens.get("t" + clock, Trust.NONE))
 
     def _text_trust(self, value: str) -> int:
         known = self._words.get(value)
@@ -270,7 +365,7 @@ class Evidence:
             return Trust.ALL
         match = _KIND().fullmatch(text)
         if match is not None:
-            return self._tokens.get(_canonical(match.lastgroup or "", text), Trust.NONE)
+            return self._token_trust(_canonical(match.lastgroup or "", text))
         return self._literal_trust(text)
 
     def _literal_trust(self, text: str) -> int:
@@ -283,6 +378,16 @@ class Evidence:
             if at >= start and place.text.startswith(text, at) and at + len(text) in place.ends:
                 found |= place.trust
         return found
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts in *value*."""
+    return (leaf for leaf in _leaves(value) if isinstance(leaf, str))
+
+
+def weakest(one: int, other: int) -> int:
+    """Return whose word stands behind two things together, where each has somebody's."""
+    return (one & other or Trust.TOOL) if one and other else Trust.NONE
 
 
 def is_blank(value: Any) -> bool:
@@ -300,8 +405,12 @@ def _leaf_token(leaf: Any) -> str:
         return "n" + _number_text(Decimal(str(leaf)))
     if isinstance(leaf, Decimal):
         return "n" + _number_text(leaf)
-    if isinstance(leaf, date):  # a datetime is one
+    if isinstance(leaf, datetime) and leaf.tzinfo is None and not leaf.microsecond:
+        return f"d{leaf.date().isoformat()}T{_time_text(leaf.isoformat()[11:])}"
+    if isinstance(leaf, date):  # a datetime with a time zone, too
         return "d" + leaf.isoformat()
+    if isinstance(leaf, time) and leaf.tzinfo is None and not leaf.microsecond:
+        return "t" + _time_text(leaf.isoformat())
     if isinstance(leaf, bytes):
         return "b" + leaf.hex()
     if isinstance(leaf, Enum):

@@ -48,13 +48,16 @@ from checkrein import orders
 from checkrein.admission import is_default
 from checkrein.facts import Effect, ToolFacts
 from checkrein.freezing import encode
-from checkrein.origins import Trust, is_blank
+from checkrein.links import links_in
+from checkrein.origins import Trust, is_blank, texts_in
+from checkrein.untrusted import Untrusted, content
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from checkrein.admission import Refusal
     from checkrein.calls import Call
+    from checkrein.facts import Parameter
     from checkrein.grants import Grant
     from checkrein.origins import Evidence
     from checkrein.permissions import Permission
@@ -130,6 +133,8 @@ class RunState(NamedTuple):
         closed, stopped, locked: what the application, or suspicion, has done to it.
         exposed: untrusted content was seen.
         private: private data is held.
+        unasked: some of it was read after untrusted content, and nobody trusted has
+            asked for it.
         refused: digests of calls that a person has denied.
     """
 
@@ -139,6 +144,7 @@ class RunState(NamedTuple):
     locked: bool = False
     exposed: bool = False
     private: bool = False
+    unasked: bool = False
     refused: frozenset[bytes] = frozenset()
 
 
@@ -276,11 +282,31 @@ def origin(call: Call, view: RunView) -> Iterable[Finding]:
     """Plain arguments need a trusted origin once untrusted content was seen."""
     if not (view.wary or call.returned):
         return ()
-    names = call.facts.plain if view.wary else call.returned
+    facts = call.facts
+    if not facts.wary:
+        names: Iterable[str] = facts.sensitive
+    else:
+        names = facts.plain if view.wary else call.returned
     problems = [(name, unauthorised(call, view, name)) for name in names]
+    if view.wary and facts.external:
+        problems += ((name, _strange_link(call, view, name)) for name in facts.payload)
     return [
         Finding("flow.origin", Outcome.ASK, problem, name) for name, problem in problems if problem
     ]
+
+
+def _strange_link(call: Call, view: RunView, name: str) -> str:
+    """Return what is wrong with a link in a payload that leaves, ``""`` for nothing."""
+    box: Untrusted[Any] = call.arguments[name]
+    if box.label.trusted or _constrained(call, view, name)[1]:
+        return ""
+    trust = view.terms.evidence.trust
+    for text in texts_in(content(box)):
+        for link in links_in(text):
+            bare = link.partition("://")[2] if link.lower().startswith("http") else link
+            if not (trust(link) or trust(bare)):
+                return f"{name!r} holds a link that neither the user nor a trusted tool has named"
+    return ""
 
 
 def unauthorised(call: Call, view: RunView, name: str) -> str:
@@ -297,11 +323,19 @@ def unauthorised(call: Call, view: RunView, name: str) -> str:
             return ""
         return f"{name!r} may be worded by the model, but no permission confines it"
     inside = facts.effect is Effect.WRITES and not facts.external
-    if inside and (constrained or parameter.closed):
+    if inside and not parameter.sensitive and (constrained or parameter.closed):
         return ""
-    if view.terms.evidence.trust(value) or _endorsed(call, view, name):
+    if _trust(view, parameter, value) or _endorsed(call, view, name):
         return ""
     return f"{name!r} has no trusted origin: neither the user nor a trusted tool has named it"
+
+
+def _trust(view: RunView, parameter: Parameter, value: Any) -> int:
+    """Return whose word stands behind *value* as an argument for *parameter*."""
+    evidence = view.terms.evidence
+    if parameter.refers:
+        return evidence.reference_trust(parameter.refers, value)
+    return evidence.trust(value)
 
 
 def _constrained(call: Call, view: RunView, name: str) -> tuple[bool, bool]:
@@ -327,10 +361,12 @@ def rule_of_two(call: Call, view: RunView) -> Iterable[Finding]:
     state = view.state
     if not ((state.exposed or view.wary) and state.private):
         return ()
-    if any(_aimed(call, view, one.name) for one in call.facts.parameters):
+    if not state.unasked and any(_aimed(call, view, one.name) for one in call.facts.parameters):
         return ()
     message = (
-        "the run has read untrusted content and holds private data, "
+        "the run has read private data that nobody trusted has asked for, after untrusted content"
+        if state.unasked
+        else "the run has read untrusted content and holds private data, "
         "and nobody trusted has named where this goes"
     )
     return (Finding("flow.rule-of-two", Outcome.ASK, message),)
@@ -346,7 +382,7 @@ def _aimed(call: Call, view: RunView, name: str) -> bool:
     return (
         _constrained(call, view, name)[1]
         or _endorsed(call, view, name)
-        or bool(view.terms.evidence.trust(value) & Trust.USER)
+        or bool(_trust(view, parameter, value) & Trust.USER)
     )
 
 
@@ -373,7 +409,7 @@ _RULES: Final[tuple[tuple[Rule, Callable[[ToolFacts, Terms], bool]], ...]] = (
     (permission, lambda _facts, _terms: True),
     (pinned, lambda facts, terms: facts.name in terms.pins),
     (refused_before, lambda facts, _terms: facts.wary),
-    (origin, lambda facts, _terms: facts.wary),
+    (origin, lambda facts, _terms: facts.wary or bool(facts.sensitive)),
     (rule_of_two, lambda facts, _terms: facts.external),
     (irreversible, lambda facts, _terms: facts.effect is Effect.IRREVERSIBLE),
 )

@@ -29,9 +29,10 @@ from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast
 
-from checkrein.admission import Refusal, admit
+from checkrein.admission import Refusal, admit, is_default
 from checkrein.advice import advise
 from checkrein.calls import Binder, Call, Malformed, open_call
+from checkrein.directories import entries
 from checkrein.entries import Entries
 from checkrein.errors import ConfigurationError, MisuseError
 from checkrein.facts import TAINTED_RESOURCES, Effect, Resources, Returns, ToolFacts
@@ -42,7 +43,7 @@ from checkrein.isolation import PROCESS_MARKS, RunMarks
 from checkrein.labels import Label, Origin
 from checkrein.lazy import logger
 from checkrein.orders import expired, orders_of
-from checkrein.origins import Evidence, Piece, Trust
+from checkrein.origins import Evidence, Piece, Trust, texts_in, weakest
 from checkrein.plans import NO_ROOM, Plan
 from checkrein.ports import ACTIVE
 from checkrein.ports import Frame as FramePort
@@ -273,7 +274,11 @@ class Run:
         )
         self.line = (self, *parent.line)
         self.grant_ids = [grant.id for grant in self._chain]
-        self._become(exposed=self.exposed or parent.exposed, private=self.private or parent.private)
+        self._become(
+            exposed=self.exposed or parent.exposed,
+            private=self.private or parent.private,
+            unasked=self._state.unasked or parent._state.unasked,
+        )
 
     def _become(self, **changes: Any) -> bool:
         """Change the state as one step; say whether that changed anything."""
@@ -290,7 +295,7 @@ class Run:
             if self.exposed:
                 self.parent.expose(f"run {self.id}")
             if self.private:
-                self.parent.hold_private()
+                self.parent.hold_private(unasked=self._state.unasked)
         return True
 
     def _leave(self) -> None:
@@ -417,10 +422,14 @@ class Run:
         if self._enclosing is not None and self.exposed:
             self._enclosing.tainted = self._enclosing.saw = True
 
-    def hold_private(self) -> None:
-        """Say that the conversation holds private data."""
-        if not self._state.private:
-            self._become(private=True)
+    def hold_private(self, *, unasked: bool = False) -> None:
+        """Say that the conversation holds private data.
+
+        Args:
+            unasked: it was read after untrusted content, and nobody trusted asked for it.
+        """
+        if not self._state.private or unasked > self._state.unasked:
+            self._become(private=True, unasked=unasked or self._state.unasked)
 
     def stop(self, reason: str) -> None:
         """Deny every further call of this run and of those inside it."""
@@ -697,8 +706,11 @@ class Run:
         if facts.quiet and type(raw) in PLAINLY_CLOSED:
             return raw  # no room for content, and nobody counts on it
         seen = look_at(call, raw, saw=inner.saw, marks=self._readable)
-        if seen.private:
-            self.hold_private()
+        if seen.private or facts.directories:
+            key = self._key_trust(call, outer)
+            if seen.private:
+                self.hold_private(unasked=self._wary(outer) and not key)
+            self._take_references(call, raw, key, inner)
         impure = raw is not None and self._is_impure(facts)
         if seen.untrusted or (impure and facts.reads):
             self._take_in_content(facts, outer)
@@ -708,6 +720,40 @@ class Run:
                 self._evidence.add(piece)
         self._taint_written(facts, inner, outer)
         return seen.result
+
+    def _key_trust(self, call: Call, outer: Frame) -> int:
+        """Return whose words have asked for what a call reads, ``Trust.NONE`` for nobody's.
+
+        Words, not numbers, and of three letters at least: "a" asks for nothing.
+        """
+        view = self._view(outer)
+        facts, together = call.facts, Trust.NONE
+        payload = () if facts.changes else facts.payload  # what is put in has selected nothing
+        if view.wary and any(not call.arguments[one].label.trusted for one in payload):
+            return Trust.NONE
+        for name in facts.plain:
+            value = call.arguments[name]
+            if is_default(facts, name, value):
+                continue
+            if view.wary and unauthorised(call, view, name):
+                return Trust.NONE
+            if any(len(text.strip()) > 2 for text in texts_in(value)):
+                trust = self._evidence.trust(value) or Trust.TOOL
+                together = weakest(together, trust) if together else trust
+        return together
+
+    def _take_references(self, call: Call, raw: Any, key: int, inner: Frame) -> None:
+        """Take in the entries that a directory has found; see :mod:`checkrein.directories`."""
+        facts = call.facts
+        if inner.saw or (self._tainted.meet(facts) and not facts.changes):
+            return
+        asked = {text for name in facts.plain for text in texts_in(call.arguments[name])}
+        for directory in facts.directories:
+            trust = key or (Trust.TOOL if directory.listing else Trust.NONE)
+            found = entries(directory, raw, asked) if trust else ()
+            with self._lock:
+                for one in found:
+                    self._evidence.refer(directory.kind, encode(one), trust)
 
     def _taint_written(self, facts: ToolFacts, inner: Frame, outer: Frame) -> None:
         """What the model may have chosen lies, or will lie, there; read back it is no evidence."""

@@ -9,7 +9,7 @@ import string
 import tracemalloc
 import unicodedata
 import urllib.parse
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePosixPath
@@ -61,6 +61,18 @@ SAID_SO = [
     ("delete /srv/data/x.txt now", "/srv/data/x.txt"),
     ("delete /srv/data/x.txt now", PurePosixPath("/srv/data/x.txt")),
     ("account DE89370400440532013000", "DE89370400440532013000"),
+    ("pay DE89 3704 0044 0532 0130 00 today", "DE89370400440532013000"),
+    ("pay GB29NWBK60161331926819.", "GB29 NWBK 6016 1331 9268 19"),
+    ("call +41 (44) 123-45-67", "+41 44 123 45 67"),
+    ("see www.Acme.com, or not", "www.acme.com"),
+    ("on May 19th at 12:00, in 2024", "2024-05-19 12:00"),
+    ("on May 19th at 12:00, in 2024", datetime(2024, 5, 19, 12)),
+    ("on 2024-05-19 at 12 pm", "2024-05-19T12:00:00"),
+    ("from January 11th to January 15th 2025", "2025-01-11"),
+    ("on May 19th 2024", "2024-05-19 00:00"),
+    ("at 2024-05-19 10:30", "2024-05-19"),
+    ("at 1:30 p.m.", "13:30"),
+    ("at 9:05", time(9, 5)),
     ("call it Quarterly Report", "Quarterly Report"),
     ("call it Quarterly\n  Report", "Quarterly Report"),
     ("red and blue", ["red", "blue"]),
@@ -226,7 +238,24 @@ NOT_SAID = [
     ("my-file.txt", "file.txt"),
     ("my-file.txt", "my"),
     ("DE89370400440532013000", "DE8937040044053201300"),
-    ("DE89 3704 0044 0532 0130 00", "DE89370400440532013000"),
+    ("DE89 3704 0044 0532 0130 00", "DE89"),
+    ("DE89 3704 0044 0532 0130 00", "DE89370400440532013001"),
+    ("pay GB29NWBK60161331926819", "gb29nwbk60161331926819"),
+    ("call +41 44 123 45 67", "41441234567"),
+    ("call +41 44 123 45 67", "+4144123456"),
+    ("call +41 44 123 45 67", "44"),
+    ("at 10 am", "10"),
+    ("at 10 am", "22:00"),
+    ("at 10:30", "30"),
+    ("on May 19th at 12:00", "2024-05-19 12:00"),
+    ("on May 19th 2024 at 12:00", "2024-05-19 13:00"),
+    ("on May 19th 2024 at 12:00", "2023-05-19 12:00"),
+    ("on May 19th 2024 at 12:00", "2024-05-19 12:00:01"),
+    ("on May 19th 2024", "2024-05-19 12:00"),
+    ("see www.acme.com.evil.net", "www.acme.com"),
+    ("see www.acme.com/a", "www.acme.com"),
+    ("see www.acme.com@evil.net", "www.acme.com"),
+    ("see www.acme.com", "acme.com"),
     ("ABC-123", "ABC-12"),
     ("ABC-123", "ABC"),
     ("ABC-123", "123"),
@@ -433,14 +462,14 @@ def test_every_word_of_the_text_is_evidenced_whole(text: str):
     parts=st.lists(WORDS, max_size=4), trust=st.sampled_from([Trust.USER, Trust.SYSTEM, Trust.TOOL])
 )
 def test_a_container_is_trusted_by_those_who_trust_all_of_it(parts: list[str], trust: int):
-    """The trust of a list is what its parts have in common."""
+    """The trust of a list is what its parts have in common, else a tool's, unless one has none."""
     known = evidence("alpha beta", trust=trust)
     known.add(Piece(["gamma"], Trust.ALL & ~trust))
     value = freeze(["alpha", "gamma", *parts])
-    together = known.trust("alpha") & known.trust("gamma")
-    for one in parts:
-        together &= known.trust(one)
-    assert known.trust(value) == together == Trust.NONE
+    expected = Trust.TOOL if all(map(known.trust, parts)) else Trust.NONE
+    assert known.trust(value) & ~trust == expected & ~trust
+    assert bool(known.trust(value)) == bool(expected)
+    assert known.trust(freeze(["alpha", "beta"])) == trust
 
 
 # -- models, enums, odd leaves ---------------------------------------------------------------
