@@ -2,8 +2,8 @@
 
 ``python3 -m nox -s demo`` and ``python3 -m nox -s tests`` need only Python and
 nox; so does ``services``, but for a PostgreSQL server's programs. ``.ci/run``
-calls ``tests``, ``lint``, ``types``, ``layers``, ``frameworks``, ``services``
-and ``demo``.
+calls ``tests``, ``lint``, ``types``, ``layers``, ``frameworks``, ``services``,
+``agentdojo`` and ``demo``.
 """
 
 from __future__ import annotations
@@ -70,6 +70,15 @@ def services(session: nox.Session) -> None:
     """Run the tests that need a server, started by them; a missing one is an error."""
     session.install("-e", ".[postgres]", *groups("tests"))
     session.run("pytest", "tests/stores", *session.posargs, env={"CHECKREIN_REQUIRE_SERVICES": "1"})
+
+
+@nox.session
+def agentdojo(session: nox.Session) -> None:
+    """Play every attack of AgentDojo, without a model; check the harness itself."""
+    session.install("-e", ".", *groups("tests", "agentdojo"))
+    session.run(
+        "pytest", "tests/agentdojo", *session.posargs, env={"CHECKREIN_REQUIRE_AGENTDOJO": "1"}
+    )
 
 
 @nox.session

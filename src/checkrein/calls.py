@@ -27,7 +27,7 @@ from checkrein.conditions import Refused
 from checkrein.errors import MisuseError
 from checkrein.facts import MISSING, NAMED, Parameter, ToolFacts
 from checkrein.freezing import Unfreezable, encode, freeze, is_frozen, thaw
-from checkrein.isolation import SHORTEST_MARKED, Forged, RunMarks, any_nonce_in, read_back
+from checkrein.isolation import Forged, RunMarks, any_mark_in, held, read_back
 from checkrein.labels import Label, Origin, Source
 from checkrein.lazy import sha256
 from checkrein.untrusted import Untrusted, content, labelled
@@ -260,13 +260,14 @@ def open_call(call: Call, bound: dict[str, Any], marks: tuple[RunMarks, ...]) ->
     facts = call.facts
     injected: dict[str, Any] | None = None
     atomic = True
+    shortest = marks[0].shortest
     for name, exact, one in facts.quick:
         value = bound[name]
         kind = type(value)
         # The usual case first: a text without markers, a number, of just the right type.
         if exact is not None and kind in exact:
             if kind is str:
-                if len(value) < SHORTEST_MARKED or not any_nonce_in(value, marks):
+                if len(value) < shortest or not any_mark_in(value, marks):
                     continue
             elif (kind is int and -_SMALL < value < _SMALL) or kind in _SILENT:
                 continue
@@ -296,7 +297,11 @@ def open_call(call: Call, bound: dict[str, Any], marks: tuple[RunMarks, ...]) ->
 def _frozen(one: Parameter, value: Any, marks: tuple[RunMarks, ...]) -> tuple[Any, Label | None]:
     found: list[Label] = []
 
-    def read(text: str) -> str:
+    def read(text: str) -> Any:
+        whole = held(text, marks)
+        if whole is not None:
+            found.append(whole[1])
+            return freeze(whole[0])
         text, label = read_back(text, *marks)
         if label is not None:
             found.append(label)

@@ -161,7 +161,14 @@ class Frame:
         """Record that a value left its wrapper."""
         if self.call is not None:
             self.tainted = self.saw = True
+        else:
+            self.shown(label)
         self.run.record("reveal", sources=list(label.names), reason=reason, call=self.call_id)
+
+    def shown(self, label: Label) -> None:
+        """Take in that content is shown: a run that shows handles has not seen it before."""
+        if self.run.marks.isolation.mode == "handle" and not label.trusted:
+            self.run.expose(*label.names)
 
     def endorsed(
         self, label: Label, value: object, *, reason: str, tool: object, parameter: str

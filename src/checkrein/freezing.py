@@ -50,7 +50,7 @@ _TIMES: Final = frozenset({datetime, time})
 _MAX_DEPTH: Final = 32
 MAX_BITS: Final = 8192  # beyond some 14,000 Python refuses to write a number in digits
 
-ReadText = Callable[[str], str]
+ReadText = Callable[[str], Any]
 
 
 class Unfreezable(Exception):
@@ -119,9 +119,8 @@ def freeze(value: Any, read_text: ReadText = _same, depth: int = 0) -> Any:
     if kind is str:
         return read_text(value)
     if kind is bytes and read_text is not _same:
-        return read_text(value.decode("utf-8", "surrogateescape")).encode(
-            "utf-8", "surrogateescape"
-        )
+        read = read_text(value.decode("utf-8", "surrogateescape"))
+        return read.encode("utf-8", "surrogateescape") if type(read) is str else read
     if kind is int and value.bit_length() > MAX_BITS:
         raise Unfreezable(f"is or holds a whole number of more than {MAX_BITS:,} bits")
     if kind in ATOMS:

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from checkrein.isolation import Isolation, Mode
     from checkrein.labels import Label
 
 Event = dict[str, Any]
@@ -53,6 +54,15 @@ class Marks(Protocol):
 
     def label(self, token: str) -> Label | None:
         """Return the label that *token* stands for, ``None`` if this run never issued it."""
+        ...
+
+    @property
+    def isolation(self) -> Isolation:
+        """How content is shown."""
+        ...
+
+    def render(self, value: object, label: Label, mode: Mode | None = None) -> str:
+        """Return *value* as text that is safe to show a model."""
         ...
 
 
@@ -158,6 +168,10 @@ class Frame(Protocol):
 
     def revealed(self, label: Label, reason: str) -> None:
         """Record that a value left its wrapper."""
+        ...
+
+    def shown(self, label: Label) -> None:
+        """Take in that content is shown where the run shows handles."""
         ...
 
     def endorsed(

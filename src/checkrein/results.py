@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pydantic import TypeAdapter
 
 from checkrein.facts import Returns, ToolFacts
-from checkrein.isolation import RunMarks, any_nonce_in
+from checkrein.isolation import RunMarks, any_mark_in
 from checkrein.labels import Label, Origin, Source
 from checkrein.untrusted import Untrusted, labelled, parts
 
@@ -69,7 +69,7 @@ def _look_inside(raw: Any, marks: tuple[RunMarks, ...]) -> tuple[bool, bool]:
     for part in parts(raw):
         if isinstance(part, Untrusted):
             holds, private = True, private or part.label.private
-        elif isinstance(part, str) and any_nonce_in(part, marks):
+        elif isinstance(part, str) and any_mark_in(part, marks):
             holds = True
     return holds, private
 

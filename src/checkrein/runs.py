@@ -39,7 +39,7 @@ from checkrein.facts import TAINTED_RESOURCES, Effect, Resources, Returns, ToolF
 from checkrein.frames import Frame, receiver_of, spec_of, why_unguarded
 from checkrein.freezing import Unfreezable, encode, freeze
 from checkrein.grants import Chain, Grant, note_expired, was_seen_expired
-from checkrein.isolation import PROCESS_MARKS, RunMarks
+from checkrein.isolation import PROCESS_MARKS, Isolation, RunMarks, notice
 from checkrein.labels import Label, Origin
 from checkrein.lazy import logger
 from checkrein.orders import expired, orders_of
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from contextvars import Token
     from types import TracebackType
 
+    from checkrein.isolation import Mode
     from checkrein.ports import Clock, Gate, Ids, Log, Store, Use
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -102,6 +103,8 @@ class Run:
         store: counts the uses of budgets and holds stops and revocations; by default
             the one that the environment variable ``CHECKREIN_STORE`` names (a file,
             or a PostgreSQL URL), or else the memory of this process.
+        isolation: how content is shown to the model; see :mod:`checkrein.isolation`.
+            A run inside a run shows it as its parent does.
         clock: tells the time, for tests.
         ids: makes ids, for tests.
 
@@ -126,6 +129,7 @@ class Run:
         confirm_within: timedelta = timedelta(minutes=10),
         pins: Mapping[str, bytes] | None = None,
         store: Store | None = None,
+        isolation: Mode | Isolation = "delimit",
         clock: Clock = time.time,
         ids: Ids = lambda: os.urandom(8).hex(),
     ) -> None:
@@ -136,7 +140,7 @@ class Run:
         self._holders: Sequence[str] = grant.holders if isinstance(grant, Chain) else ()
         self.gate = gate
         self.log = log
-        self.marks = RunMarks()
+        self.marks = RunMarks(isolation=Isolation.of(isolation))
         self.parent: Run | None = None
         self.clock = clock
         self.confirm_within = confirm_within.total_seconds()
@@ -319,7 +323,12 @@ class Run:
         }
 
     def _closing(self) -> dict[str, Any]:
-        return {"calls": self.entries.allowed, "exposed": self.exposed, "private": self.private}
+        return {
+            "calls": self.entries.allowed,
+            "exposed": self.exposed,
+            "private": self.private,
+            "invisible": self.marks.removed,  # characters that no model was shown
+        }
 
     @property
     def state(self) -> RunState:
@@ -389,7 +398,8 @@ class Run:
         if not isinstance(data, Untrusted):
             raise MisuseError('data= takes Untrusted(value, source="clipboard") for example')
         box = labelled(data, Label(), self.marks)
-        self.expose(*box.label.names)
+        if self.marks.isolation.mode != "handle":
+            self.expose(*box.label.names)
         if box.label.private:
             self.hold_private()
         return f"{text}\n\n{box.render()}"
@@ -410,6 +420,10 @@ class Run:
         with self._lock:
             self._evidence.add(piece)
         self.record("trusted", values=len(values))
+
+    def notice(self) -> str:
+        """Return the paragraph for the system prompt that explains how content is shown."""
+        return notice(self.marks.isolation)
 
     def expose(self, *sources: str) -> None:
         """Say that the conversation holds untrusted content. There is no way back."""
@@ -449,7 +463,7 @@ class Run:
             raise MisuseError(f"{verb}() is for the application, not for the body of a tool")
 
     def _refuse_marked(self, text: str, verb: str) -> None:
-        if any(one.nonce in text for one in self._readable):
+        if any(one.nonce in text or (one.letter and one.letter in text) for one in self._readable):
             raise MisuseError(f"{verb}() takes trusted words; this text holds untrusted content")
 
     # -- shadow ----------------------------------------------------------------------------
@@ -712,8 +726,10 @@ class Run:
                 self.hold_private(unasked=self._wary(outer) and not key)
             self._take_references(call, raw, key, inner)
         impure = raw is not None and self._is_impure(facts)
-        if seen.untrusted or (impure and facts.reads):
-            self._take_in_content(facts, outer)
+        boxed = type(seen.result) is Untrusted
+        told = not boxed and type(raw) not in PLAINLY_CLOSED and self._echoes(inner)
+        if seen.untrusted or told or (impure and facts.reads):
+            self._take_in_content(facts, outer, hidden=boxed)
         elif facts.evidence and not (impure or inner.tainted) and self._all_trusted(call, outer):
             piece = Piece([raw], Trust.TOOL)
             with self._lock:
@@ -757,7 +773,7 @@ class Run:
 
     def _taint_written(self, facts: ToolFacts, inner: Frame, outer: Frame) -> None:
         """What the model may have chosen lies, or will lie, there; read back it is no evidence."""
-        if facts.changes and self._wary(outer) and (inner.tainted or facts.confinable):
+        if facts.changes and (inner.tainted or (self._wary(outer) and facts.confinable)):
             self._tainted.add(facts)
 
     def enter_body(self, call: Call, approved: Sequence[Finding], outer: Frame) -> Frame:
@@ -775,13 +791,20 @@ class Run:
         if facts.private:
             self.hold_private()
         source = facts.returns is Returns.UNTRUSTED or facts.external
-        if source or inner.saw or (facts.reads and self._is_impure(facts)):
+        told = inner.saw or self._echoes(inner)
+        if source or told or (facts.reads and self._is_impure(facts)):
             self._take_in_content(facts, outer)
         self._taint_written(facts, inner, outer)
 
-    def _take_in_content(self, facts: ToolFacts, outer: Frame) -> None:
+    def _echoes(self, inner: Frame) -> bool:
+        """Say whether a plain result, or an error, may be the first of its content to be seen."""
+        return inner.tainted and self.marks.isolation.mode == "handle"
+
+    def _take_in_content(self, facts: ToolFacts, outer: Frame, *, hidden: bool = False) -> None:
         if outer.call is None:
-            self.expose(facts.source)
+            # A model that is shown a handle has read nothing.
+            if not (hidden and self.marks.isolation.mode == "handle"):
+                self.expose(facts.source)
         else:
             outer.tainted = outer.saw = True
 

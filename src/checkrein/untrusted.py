@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast, 
 from pydantic_core import SchemaSerializer, core_schema
 
 from checkrein.errors import Denied, MisuseError
-from checkrein.isolation import PROCESS_MARKS, render
+from checkrein.isolation import PROCESS_MARKS
 from checkrein.labels import Label, Origin, Source
 from checkrein.lazy import logger
 from checkrein.ports import ACTIVE
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from pydantic import GetCoreSchemaHandler
 
+    from checkrein.isolation import Mode
     from checkrein.ports import Marks
 
 T = TypeVar("T")
@@ -141,9 +142,19 @@ class Untrusted(Generic[T_co]):
             return _derive(self, result)
         raise MisuseError(f"the function given to map raised {failure}; its text is withheld")
 
-    def render(self) -> str:
-        """Return text for a model: the value between markers that content cannot forge."""
-        return render(self._value, self._label, self._marks or _active_marks())
+    def render(self, mode: Mode | None = None) -> str:
+        """Return text for a model: the value between markers that content cannot forge.
+
+        Args:
+            mode: another way to show it than the run's; see :mod:`checkrein.isolation`.
+                Content that is shown, where the run shows handles, exposes the run.
+        """
+        marks = self._marks or _active_marks()
+        if mode not in {None, "handle"} and marks.isolation.mode == "handle":
+            frame = ACTIVE.get()
+            if frame is not None:
+                frame.shown(self._label)
+        return marks.render(self._value, self._label, mode)
 
     def reveal(self, *, reason: str = "") -> T_co:
         """Return the value itself, without a label.
