@@ -8,6 +8,8 @@ calls ``tests``, ``lint``, ``types``, ``layers``, ``frameworks``, ``services``,
 
 from __future__ import annotations
 
+import os
+
 import nox
 
 nox.options.default_venv_backend = "virtualenv"
@@ -79,6 +81,13 @@ def agentdojo(session: nox.Session) -> None:
     session.run(
         "pytest", "tests/agentdojo", *session.posargs, env={"CHECKREIN_REQUIRE_AGENTDOJO": "1"}
     )
+
+
+@nox.session(python=os.environ.get("CHECKREIN_PYTHON314") or "3.14")
+def templates(session: nox.Session) -> None:
+    """Run the core's tests on Python 3.14, which has template strings."""
+    session.install("-e", ".", *groups("tests"))
+    session.run("pytest", "tests/core", "tests/values", *session.posargs)
 
 
 @nox.session

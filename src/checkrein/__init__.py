@@ -19,12 +19,14 @@ from checkrein.guards import definition_of, irreversible, reads, writes
 from checkrein.inventories import inventory
 from checkrein.labels import Label, Origin, Source
 from checkrein.permissions import allow, budget, effects, others, preapproved
+from checkrein.plans import planned
 from checkrein.runs import Run
-from checkrein.untrusted import Untrusted
+from checkrein.untrusted import Untrusted, combine
 
 if TYPE_CHECKING:
     from checkrein.gates import CallbackGate, ConsoleGate
     from checkrein.log import AuditLog
+    from checkrein.prompts import prompt, quarantined
 
 __all__ = [
     "AuditLog",
@@ -42,6 +44,7 @@ __all__ = [
     "allow",
     "budget",
     "call_id",
+    "combine",
     "composed",
     "definition_of",
     "effects",
@@ -49,7 +52,10 @@ __all__ = [
     "inventory",
     "irreversible",
     "others",
+    "planned",
     "preapproved",
+    "prompt",
+    "quarantined",
     "reads",
     "refers",
     "sensitive",
@@ -60,6 +66,8 @@ _LATER = {
     "AuditLog": "checkrein.log",
     "CallbackGate": "checkrein.gates",
     "ConsoleGate": "checkrein.gates",
+    "prompt": "checkrein.prompts",
+    "quarantined": "checkrein.prompts",
 }
 
 

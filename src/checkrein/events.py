@@ -8,11 +8,15 @@ type                    further fields
 ======================  ======================================================
 ``run.opened``          agent, grants, holders (public keys, of a delegation),
                         permissions, parent, call, exposed
-``run.closed``          calls, exposed, private
+``run.closed``          calls, exposed, private, invisible (characters that were
+                        taken out of what a model was shown)
 ``run.exposed``         sources
 ``run.locked``          reason
 ``run.stopped``         reason
+``run.plan``            steps, plan (its name among the grants, with its digest)
 ``instruction``         text
+``prompt``              system, digest (of all of it), sources
+``quarantine``          sources, schema
 ``trusted``             values (how many)
 ``call.allowed``        call, agent, tool, effect, resource, arguments, digest,
                         grants, findings (those a person approved), parent,

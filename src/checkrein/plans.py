@@ -1,18 +1,26 @@
-"""What a run prepares for a tool, and what one call of it reserves."""
+"""What a run prepares for a tool, what one call reserves, and the plan that a run may follow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from checkrein.lazy import logger
+from checkrein.conditions import Constraint, is_constraint
+from checkrein.constraints.values import exactly
+from checkrein.errors import MisuseError
+from checkrein.facts import MISSING, Parameter, ToolFacts
+from checkrein.frames import spec_of, why_unguarded
+from checkrein.grants import Grant
+from checkrein.lazy import logger, sha256
+from checkrein.permissions import allow, budget, effects, preapproved
+from checkrein.ports import entropy
 from checkrein.rules import Decision, Finding, Outcome, rules_for
 from checkrein.store import PROCESS_STORE
 
 if TYPE_CHECKING:
     from checkrein.admission import Steps
-    from checkrein.facts import ToolFacts
     from checkrein.ports import Store, Use
     from checkrein.rules import Terms
 
@@ -40,6 +48,80 @@ class Plan:
         self.budgeted = any(
             offer.permission.budgets for _, offers in self.steps for offer in offers
         )
+
+
+class Step(NamedTuple):
+    """One call of a plan. Made by :func:`planned`.
+
+    Attributes:
+        facts: the tool.
+        arguments: constraints on its plain arguments, by name.
+    """
+
+    facts: ToolFacts
+    arguments: Mapping[str, Constraint]
+
+
+def planned(tool: Callable[..., Any], /, **arguments: Any) -> Step:
+    """Return a step for ``run.follow``: one call of *tool*.
+
+    Args:
+        tool: a guarded tool.
+        arguments: its plain arguments: values, or constraints where a value is not known
+            yet. Those left out must be left at their defaults; payload is not planned.
+
+    Raises:
+        MisuseError: the tool is not guarded, or does not take an argument.
+    """
+    spec = spec_of(tool)
+    if spec is None:
+        raise MisuseError(why_unguarded(tool))
+    unknown = set(arguments) - set(spec.facts.plain)
+    if unknown:
+        raise MisuseError(f"{spec.facts.name} takes no plain argument {min(unknown)!r}")
+    named = spec.facts.by_name
+    given = {name: arguments.get(name, _left_out(named[name])) for name in spec.facts.plain}
+    missing = [name for name, value in given.items() if value is MISSING]
+    if missing:
+        raise MisuseError(
+            f"the step calls {spec.facts.name} without {missing[0]!r}: plan a value, "
+            "or anything if it is not known yet"
+        )
+    return Step(
+        spec.facts,
+        {name: one if is_constraint(one) else exactly(one) for name, one in given.items()},
+    )
+
+
+def _left_out(one: Parameter) -> Any:
+    if one.kind is inspect.Parameter.VAR_POSITIONAL:
+        return ()
+    return {} if one.kind is inspect.Parameter.VAR_KEYWORD else one.default
+
+
+def plan_grant(steps: Sequence[Step]) -> tuple[Grant, frozenset[bytes]]:
+    """Return the grant that a plan amounts to, and the definitions of its tools.
+
+    Its id is the digest of the plan, so the log names the plan with every call.
+    """
+    if not steps or not all(isinstance(one, Step) for one in steps):
+        raise MisuseError("follow() takes steps: planned(tool, argument=value), ...")
+    permissions = [
+        allow(
+            claim.resource,
+            budget(times=1),
+            effects(claim.effect),
+            preapproved("always"),  # whether a person is asked is for the other grants to say
+            **one.arguments,
+        )
+        for one in steps
+        for claim in one.facts.claims
+    ]
+    text = "\n".join([*map(str, permissions), *(one.facts.definition.hex() for one in steps)])
+    digest = sha256(b"checkrein/plan/v1\n" + text.encode(errors="backslashreplace")).hex()
+    nonce = entropy(4).hex()  # two runs of one plan count their steps apart
+    grant = Grant(*permissions, id=f"plan-{digest}-{nonce}")
+    return grant, frozenset(one.facts.definition for one in steps)
 
 
 class Ticket:

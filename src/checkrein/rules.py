@@ -7,6 +7,7 @@ id                       says    when
 ``run.closed``           deny    the run, or one it runs inside, has ended
 ``run.stopped``          deny    the run was told to stop, or an operator stopped
                                  the tool, the agent, the run, or everything
+``run.plan``             deny    the run follows a plan that has no call of the tool
 ``run.locked``           deny    the run is locked after suspicion; reads go on
 ``call.malformed``       deny    an argument is no plain data, or of another type
 ``permission.missing``   deny    no permission covers what a decorator claims
@@ -160,6 +161,7 @@ class Terms:
             through. A link that an agent has signed, and the grant of a run that was
             opened where untrusted values were at hand, narrow and no more: their
             values may be the attacker's.
+        planned: the definitions of the tools in the plan that the run follows, if any.
         agents, runs: the names and the ids of this run and of those it is inside of.
         begins, ends: from when, and until when, all the grants are good.
         stops, revokes, expires: the notices that would end all of it.
@@ -169,6 +171,7 @@ class Terms:
     evidence: Evidence
     pins: Mapping[str, bytes]
     vouching: frozenset[str] = frozenset()
+    planned: frozenset[bytes] | None = None
     agents: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     begins: float = field(init=False)
@@ -269,6 +272,13 @@ def pinned(call: Call, view: RunView) -> Iterable[Finding]:
     if view.terms.pins.get(facts.name, facts.definition) != facts.definition:
         return (Finding("tool.changed", Outcome.DENY, "the tool is not the one that was reviewed"),)
     return ()
+
+
+def planned(call: Call, view: RunView) -> Iterable[Finding]:
+    """A run that follows a plan makes no call of another tool."""
+    if view.terms.planned is None or call.facts.definition in view.terms.planned:
+        return ()
+    return (Finding("run.plan", Outcome.DENY, "the run follows a plan that has no such call"),)
 
 
 def refused_before(call: Call, view: RunView) -> Iterable[Finding]:
@@ -406,6 +416,7 @@ _RULES: Final[tuple[tuple[Rule, Callable[[ToolFacts, Terms], bool]], ...]] = (
     # The rule, and where it can have anything to say.
     (standing, lambda _facts, _terms: True),
     (expiry, lambda _facts, _terms: True),
+    (planned, lambda _facts, terms: terms.planned is not None),
     (permission, lambda _facts, _terms: True),
     (pinned, lambda facts, terms: facts.name in terms.pins),
     (refused_before, lambda facts, _terms: facts.wary),

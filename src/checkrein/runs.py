@@ -44,7 +44,7 @@ from checkrein.labels import Label, Origin
 from checkrein.lazy import logger
 from checkrein.orders import expired, orders_of
 from checkrein.origins import Evidence, Piece, Trust, texts_in, weakest
-from checkrein.plans import NO_ROOM, Plan
+from checkrein.plans import NO_ROOM, Plan, Step, plan_grant
 from checkrein.ports import ACTIVE
 from checkrein.ports import Frame as FramePort
 from checkrein.questions import Questions
@@ -178,6 +178,7 @@ class Run:
         self._tainted = Resources()
         self._shadow: Shadow | None = None
         self._denials = 0
+        self._children = 0  # opened, ever
         self.questions = Questions(self)
         self.entries = Entries(self)
 
@@ -255,6 +256,7 @@ class Run:
         _refuse_namesakes(self._chain, parent._chain)
         self._shadow = parent._shadow
         self.parent = parent
+        parent._children += 1
         self.gate = parent.gate if self.gate is None else self.gate
         self.log = parent.log if self.log is None else self.log
         self.store = parent.store  # the budgets of the chain are counted in one place
@@ -272,6 +274,7 @@ class Run:
             ours,
             chain=self._chain,
             pins=_both_pins(ours.pins, theirs.pins),
+            planned=theirs.planned,
             vouching=ours.vouching | theirs.vouching,
             agents=(*ours.agents, *theirs.agents),
             runs=(*ours.runs, *theirs.runs),
@@ -388,7 +391,7 @@ class Run:
         self._refuse_in_body("instruct")
         if type(text) is not str:
             raise MisuseError("instruct(text) takes the user's words as a str; the rest is data=")
-        self._refuse_marked(text, "instruct")
+        self.refuse_marked(text, "instruct")
         piece = Piece([text], Trust.USER)
         with self._lock:
             self._evidence.add(piece)
@@ -413,7 +416,7 @@ class Run:
         self._refuse_in_body("trust")
         for part in parts(values):
             if isinstance(part, str):
-                self._refuse_marked(part, "trust")
+                self.refuse_marked(part, "trust")
             elif isinstance(part, Untrusted):
                 raise MisuseError("trust() takes configuration; content is endorsed, not trusted")
         piece = Piece(values, Trust.SYSTEM)
@@ -424,6 +427,41 @@ class Run:
     def notice(self) -> str:
         """Return the paragraph for the system prompt that explains how content is shown."""
         return notice(self.marks.isolation)
+
+    def follow(self, *steps: Step) -> str:
+        """Fix the calls that may still be made, before anything untrusted is read.
+
+        A plan is one more link of the chain of grants: it narrows, each step may be
+        made once, and its arguments are those that were planned. What the agent
+        chose before it had read a stranger's word is trusted to be where it belongs.
+
+        Args:
+            steps: made by :func:`checkrein.plans.planned`.
+
+        Returns:
+            The name of the plan in the log, with its SHA-256 in hex.
+
+        Raises:
+            MisuseError: the run is exposed, has a plan, or has runs inside it.
+        """
+        self._refuse_in_body("follow")
+        if self.exposed or self._terms.planned is not None or self._children:
+            raise MisuseError(
+                "a plan is made once, before the run has read untrusted content and opened others"
+            )
+        grant, definitions = plan_grant(steps)
+        self._chain = (*self._chain, grant)
+        self.grant_ids = [one.id for one in self._chain]
+        terms = self._terms
+        self._terms = replace(
+            terms,
+            chain=self._chain,
+            planned=definitions,
+            vouching=terms.vouching | {grant.id},
+        )
+        self._plans = {}
+        self.record("run.plan", steps=[str(one) for one in grant.permissions], plan=grant.id)
+        return grant.id
 
     def expose(self, *sources: str) -> None:
         """Say that the conversation holds untrusted content. There is no way back."""
@@ -462,7 +500,15 @@ class Run:
         if inside or (frame is not None and frame.call_id):
             raise MisuseError(f"{verb}() is for the application, not for the body of a tool")
 
-    def _refuse_marked(self, text: str, verb: str) -> None:
+    def trusts(self, value: Any) -> bool:
+        """Say whether somebody trusted has said all of *value*, as far as the run knows."""
+        try:
+            return bool(self._evidence.trust(freeze(value)))
+        except Unfreezable:
+            return False
+
+    def refuse_marked(self, text: str, verb: str) -> None:
+        """Refuse words that should be trusted and hold a marker of untrusted content."""
         if any(one.nonce in text or (one.letter and one.letter in text) for one in self._readable):
             raise MisuseError(f"{verb}() takes trusted words; this text holds untrusted content")
 

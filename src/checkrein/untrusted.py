@@ -35,6 +35,7 @@ from checkrein.isolation import PROCESS_MARKS
 from checkrein.labels import Label, Origin, Source
 from checkrein.lazy import logger
 from checkrein.ports import ACTIVE
+from checkrein.sealing import sealed, unsealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -237,6 +238,51 @@ class Untrusted(Generic[T_co]):
             )
         raise Denied(f"the content did not pass its check ({failure})", rule="endorse.refused")
 
+    # -- keeping it -------------------------------------------------------------------------
+
+    def seal(self, key: bytes, *, context: str = "") -> str:
+        """Return value and label as one text, for storage; see :mod:`checkrein.sealing`.
+
+        Args:
+            key: at least 32 random bytes that content never sees.
+            context: where it is kept, a table and a row for example; it unseals only there.
+
+        Example:
+            >>> text = Untrusted("Dear customer", source="mail").seal(bytes(32))
+            >>> Untrusted.unseal(text, key=bytes(32)).label.names
+            ('external:mail',)
+        """
+        return sealed(self._value, self._label, key, context)
+
+    @classmethod
+    def unseal(
+        cls, text: str, *, key: bytes, context: str = "", kind: Any = None
+    ) -> Untrusted[Any]:
+        """Return what :meth:`seal` has put into *text*.
+
+        Args:
+            text: the sealed text.
+            key: the key it was sealed with.
+            context: the context it was sealed for.
+            kind: the type to make of it, a pydantic model for example; plain data if left out.
+
+        Raises:
+            TamperedError: it was not sealed with this key for this context.
+            Denied: the value is not of that kind.
+        """
+        value, label = unsealed(text, key, context)
+        if kind is not None:
+            from pydantic import TypeAdapter  # noqa: PLC0415 (as in _checked)
+
+            try:
+                value = TypeAdapter(kind).validate_python(value)
+            except Exception as error:  # noqa: BLE001 (its text holds content)
+                failure = type(error).__name__
+            else:
+                return labelled(value, label)
+            raise Denied(f"the sealed value is not of its kind ({failure})", rule="endorse.refused")
+        return labelled(value, label)
+
     # -- what frameworks do with a result --------------------------------------------------
 
     def __str__(self) -> str:
@@ -313,6 +359,32 @@ class Untrusted(Generic[T_co]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickle, (self._value, self._label)
+
+
+def combine(function: Callable[..., R], *values: Any) -> Untrusted[R]:
+    """Return ``function(*values)`` under the labels of all that is untrusted among *values*.
+
+    Args:
+        function: gets the values themselves.
+        values: untrusted ones, and plain ones beside them.
+
+    Raises:
+        MisuseError: none is untrusted, or the function raised; its text is withheld.
+
+    Example:
+        >>> mail, page = Untrusted("a", source="mail"), Untrusted("b", source="web")
+        >>> combine("{}{}{}".format, mail, "-", page).label.names
+        ('external:mail', 'external:web')
+    """
+    boxes = [one for one in values if isinstance(one, Untrusted)]
+    if not boxes:
+        raise MisuseError("combine() is for values of which at least one is untrusted")
+    joined = boxes[0]._label
+    for box in boxes:
+        joined |= box._label
+    plain = [one._value if isinstance(one, Untrusted) else one for one in values]
+    first: Untrusted[Any] = labelled(None, joined, boxes[0]._marks, boxes[0]._call)
+    return first.map(lambda _: function(*plain))
 
 
 def content(untrusted: Untrusted[T]) -> T:

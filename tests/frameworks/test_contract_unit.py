@@ -1037,7 +1037,7 @@ def test_24_untrusted_content_has_exactly_these_attributes() -> None:
     """A framework that looks for a short cut to the text finds none."""
     content = Untrusted(LETTER)
     assert [name for name in dir(content) if not name.startswith("_")] == [
-        "endorse", "label", "map", "render", "reveal",
+        "endorse", "label", "map", "render", "reveal", "seal", "unseal",
     ]  # fmt: skip
 
 

@@ -133,6 +133,8 @@ def _is_usual_address(text: str) -> bool:
         address = ipaddress.ip_address(bare)
     except ValueError:
         return False
+    if address.version == 6 and address.ipv4_mapped is not None:
+        return False  # a second way to write an IPv4 address, and Pythons differ in the spelling
     usual = str(address)
     return text == (f"[{usual}]" if address.version == 6 else usual)
 
