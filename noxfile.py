@@ -103,4 +103,5 @@ def benchmarks(session: nox.Session) -> None:
     session.install("-e", ".")
     session.run("python", "benchmarks/guard.py", "--json")
     session.run("python", "benchmarks/permissions.py", "--json")
+    session.run("python", "benchmarks/origin.py", "--json")
     session.run("python", "benchmarks/imports.py", "--json")

@@ -117,6 +117,14 @@ def entries(directory: Directory, result: Any, asked: Collection[str] = ()) -> l
     return [one for one in found if type(one) in {str, int} and one != ""]
 
 
+def fields_of(result: Any, names: Collection[str]) -> list[Any]:
+    """Return what the fields called *names* of each item of a result hold."""
+    result = _bare(result)
+    items = result if isinstance(result, list | tuple | set | frozenset) else [result]
+    found = [_field(_bare(item), name) for item in items for name in names]
+    return [one for one in found if one is not None]
+
+
 def _bare(value: Any) -> Any:
     return content(value) if isinstance(value, Untrusted) else value
 

@@ -142,6 +142,20 @@ class Claim(NamedTuple):
     private: bool = False
 
 
+class Stated(NamedTuple):
+    """What a decorator states about the result.
+
+    Attributes:
+        evidence: it may be trusted as a source of arguments; or only these fields may.
+        trusted: content from outside is to be taken as plain data.
+        directories: whose names or ids may be relied on.
+    """
+
+    evidence: bool | tuple[str, ...] = False
+    trusted: bool = False
+    directories: tuple[Directory, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Parameter:
     """One parameter of a tool.
@@ -206,7 +220,7 @@ class ToolFacts:
     claims: tuple[Claim, ...]
     parameters: tuple[Parameter, ...]
     returns: Returns
-    evidence: bool
+    evidence: bool | tuple[str, ...]
     streams: bool
     signature: inspect.Signature
     doc: str
@@ -274,34 +288,25 @@ class ToolFacts:
             frozenset(".".join(one[:end]) for one in parts for end in range(1, len(one) + 1)),
         )
 
-    def with_claim(
-        self, claim: Claim, *, evidence: bool, trusted: bool, directory: Directory | None = None
-    ) -> ToolFacts:
+    def with_claim(self, claim: Claim, stated: Stated) -> ToolFacts:
         """Return the facts joined with those of one more decorator."""
-        returns = Returns.TRUSTED if trusted else self.returns
+        returns = Returns.TRUSTED if stated.trusted else self.returns
         return _checked(
             ToolFacts(
                 self.name,
                 (*self.claims, claim),
                 self.parameters,
                 returns,
-                self.evidence or evidence,
+                self.evidence or stated.evidence,
                 self.streams,
                 self.signature,
                 self.doc,
-                self.directories if directory is None else (*self.directories, directory),
+                (*self.directories, *stated.directories),
             )
         )
 
 
-def read_facts(
-    function: Callable[..., Any],
-    claim: Claim,
-    *,
-    evidence: bool,
-    trusted: bool,
-    directory: Directory | None = None,
-) -> ToolFacts:
+def read_facts(function: Callable[..., Any], claim: Claim, stated: Stated) -> ToolFacts:
     """Return the facts of *function* under its first decorator.
 
     Raises:
@@ -323,12 +328,21 @@ def read_facts(
         ],
         return_annotation=hints.get("return", MISSING),
     )
-    returns = Returns.TRUSTED if trusted else _returns(hints.get("return", MISSING))
+    returns = Returns.TRUSTED if stated.trusted else _returns(hints.get("return", MISSING))
     streams = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     doc = inspect.getdoc(function) or ""
-    directories = () if directory is None else (directory,)
     return _checked(
-        ToolFacts(name, (claim,), parameters, returns, evidence, streams, shown, doc, directories)
+        ToolFacts(
+            name,
+            (claim,),
+            parameters,
+            returns,
+            stated.evidence,
+            streams,
+            shown,
+            doc,
+            stated.directories,
+        )
     )
 
 

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Literal, NamedTuple, TypeVar, cast, final
 
 from checkrein.calls import Binder
 from checkrein.directories import Directory, check_directory
 from checkrein.errors import Denied, MisuseError
-from checkrein.facts import Claim, Effect, ToolFacts, read_facts
+from checkrein.facts import Claim, Effect, Stated, ToolFacts, read_facts
 from checkrein.frames import RECEIVER, WRAPPERS, Frame, spec_of
 from checkrein.mediation import (
     END,
@@ -53,7 +53,7 @@ def reads(
     *,
     private: bool = False,
     external: bool = False,
-    evidence: bool = False,
+    evidence: bool | Sequence[str] = False,
     returns: Literal["trusted"] | None = None,
     directory: Directory | None = None,
 ) -> Callable[[F], F]:
@@ -63,7 +63,8 @@ def reads(
         resource: what it reads, dotted: ``mail.inbox``.
         private: what it reads is for some people only.
         external: it asks somebody outside, who learns the arguments.
-        evidence: what it returns may be trusted as a source of arguments.
+        evidence: what it returns may be trusted as a source of arguments; or the names
+            of the fields of its items for which that holds.
         returns: ``"trusted"`` if content from outside is to be taken as plain data.
         directory: which names or ids in its result may be relied on, for parameters that
             are declared to take them; see :mod:`checkrein.directories`.
@@ -79,7 +80,7 @@ def reads(
         ...     return Untrusted("Dear customer, ...")
     """
     claim = Claim(Effect.READS, resource, external, private)
-    return _decorator(claim, evidence=evidence, trusted=_is_trusted(returns), directory=directory)
+    return _decorator(claim, _stated(evidence, returns, directory))
 
 
 def writes(
@@ -87,13 +88,13 @@ def writes(
     *,
     private: bool = False,
     external: bool = False,
-    evidence: bool = False,
+    evidence: bool | Sequence[str] = False,
     returns: Literal["trusted"] | None = None,
     directory: Directory | None = None,
 ) -> Callable[[F], F]:
     """Guard a tool that changes what can be changed back. Arguments as for :func:`reads`."""
     claim = Claim(Effect.WRITES, resource, external, private)
-    return _decorator(claim, evidence=evidence, trusted=_is_trusted(returns), directory=directory)
+    return _decorator(claim, _stated(evidence, returns, directory))
 
 
 def irreversible(
@@ -101,7 +102,7 @@ def irreversible(
     *,
     private: bool = False,
     external: bool = False,
-    evidence: bool = False,
+    evidence: bool | Sequence[str] = False,
     returns: Literal["trusted"] | None = None,
     directory: Directory | None = None,
 ) -> Callable[[F], F]:
@@ -110,13 +111,20 @@ def irreversible(
     Arguments as for :func:`reads`.
     """
     claim = Claim(Effect.IRREVERSIBLE, resource, external, private)
-    return _decorator(claim, evidence=evidence, trusted=_is_trusted(returns), directory=directory)
+    return _decorator(claim, _stated(evidence, returns, directory))
 
 
-def _is_trusted(returns: object) -> bool:
+def _stated(evidence: object, returns: object, directory: Directory | None) -> Stated:
     if returns not in {None, "trusted"}:
         raise MisuseError('returns= takes "trusted", or nothing')
-    return returns == "trusted"
+    if directory is not None:
+        check_directory(directory)
+    if not isinstance(evidence, bool):
+        names = list(evidence) if isinstance(evidence, list | tuple | set | frozenset) else []
+        if not names or not all(isinstance(one, str) and one for one in names):
+            raise MisuseError('evidence= takes True, or names of fields: evidence=["email"]')
+        evidence = tuple(sorted(names))
+    return Stated(evidence, returns == "trusted", () if directory is None else (directory,))
 
 
 def definition_of(tool: Callable[..., Any]) -> bytes:
@@ -127,25 +135,18 @@ def definition_of(tool: Callable[..., Any]) -> bytes:
     return spec.facts.definition
 
 
-def _decorator(
-    claim: Claim, *, evidence: bool, trusted: bool, directory: Directory | None
-) -> Callable[[F], F]:
+def _decorator(claim: Claim, stated: Stated) -> Callable[[F], F]:
     if callable(claim.resource):
         raise MisuseError('write @reads("resource"), with the resource it reads, not @reads')
     check_resource(claim.resource)
-    if directory is not None:
-        check_directory(directory)
 
     def decorate(function: F) -> F:
         below = spec_of(function)
         if isinstance(below, Tool):  # stacked decorators join into one guard
-            facts = below.facts.with_claim(
-                claim, evidence=evidence, trusted=trusted, directory=directory
-            )
+            facts = below.facts.with_claim(claim, stated)
             return cast("F", Tool(below.function, facts).wrapper)
         _refuse_what_is_no_function(function)
-        facts = read_facts(function, claim, evidence=evidence, trusted=trusted, directory=directory)
-        return cast("F", Tool(function, facts).wrapper)
+        return cast("F", Tool(function, read_facts(function, claim, stated)).wrapper)
 
     return decorate
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -41,6 +41,20 @@ T = TypeVar("T")
 
 _NUMBERS: Final = (bool, int, float)
 _AGENT: Final = Label(frozenset({Source(Origin.AGENT_GENERATED, "quarantine")}))
+
+
+class Template(Protocol):
+    """A template string of Python 3.14; see ``string.templatelib.Template``."""
+
+    @property
+    def strings(self) -> tuple[str, ...]:
+        """The literal parts."""
+        ...
+
+    @property
+    def interpolations(self) -> tuple[Any, ...]:
+        """What stands between them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +78,8 @@ class Prompt:
         return [{"role": "system", "content": self.system}, *said]
 
 
-@overload
 def prompt(
-    system: LiteralString,
-    *,
-    user: str = "",
-    data: Untrusted[Any] | Mapping[str, Untrusted[Any]] | None = None,
-) -> Prompt: ...
-@overload
-def prompt(
-    system: Any,
-    *,
-    user: str = "",
-    data: Untrusted[Any] | Mapping[str, Untrusted[Any]] | None = None,
-) -> Prompt: ...
-def prompt(
-    system: Any,
+    system: LiteralString | Template,
     *,
     user: str = "",
     data: Untrusted[Any] | Mapping[str, Untrusted[Any]] | None = None,

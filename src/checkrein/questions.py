@@ -7,22 +7,40 @@ the answer was: late, for another call, a second time, or no answer at all.
 from __future__ import annotations
 
 from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from checkrein.confirmations import Confirmation, Shown, Verdict, confirmation_digest
-from checkrein.origins import Trust
+from checkrein.origins import Trust, texts_in
 from checkrein.rules import Decision, Finding, Outcome
-from checkrein.untrusted import Untrusted
+from checkrein.untrusted import Untrusted, content
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from checkrein.calls import Call
     from checkrein.runs import Run
 
+_SHORTEST_FOUND: Final = 4  # shorter texts stand everywhere
 _WORDS: Final = (
     (Trust.USER, "the user's words"),
     (Trust.SYSTEM, "configuration"),
     (Trust.TOOL, "a trusted tool"),
 )
+
+
+def sources_of(value: Any, contents: Iterable[Untrusted[Any]]) -> list[str]:
+    """Return in which content, by its sources, a text of *value* stands.
+
+    For people. It proves nothing: what is not found may have been encoded.
+    """
+    wanted = [text.strip().casefold() for text in texts_in(value)]
+    wanted = [text for text in wanted if len(text) >= _SHORTEST_FOUND]
+    found: dict[str, None] = {}
+    for box in contents:
+        held = "\n".join(texts_in(content(box))).casefold()
+        if any(text in held for text in wanted):
+            found |= dict.fromkeys(box.label.names)
+    return list(found)
 
 
 class Questions:
@@ -92,11 +110,14 @@ class Questions:
             return ", ".join(value.label.names)
         if name in call.returned:
             return ", ".join(call.returned[name].names)
-        trust = self._run._evidence.trust(value)
+        one = call.facts.by_name[name]
+        evidence = self._run._evidence
+        trust = evidence.reference_trust(one.refers, value) if one.refers else evidence.trust(value)
         for bit, words in _WORDS:
             if trust & bit:
                 return words
-        return "unknown: the model's choice"
+        found = sources_of(value, self._run.contents)
+        return f"stands in {', '.join(found)}" if found else "unknown: the model's choice"
 
     def settle(self, question: Confirmation, answer: object, call: Call) -> Finding | None:
         """Take the answer to *question*; return what forbids the call, ``None`` for a yes.

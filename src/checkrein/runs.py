@@ -22,6 +22,7 @@ import inspect
 import itertools
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -32,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast
 from checkrein.admission import Refusal, admit, is_default
 from checkrein.advice import advise
 from checkrein.calls import Binder, Call, Malformed, open_call
-from checkrein.directories import entries
+from checkrein.directories import entries, fields_of
 from checkrein.entries import Entries
 from checkrein.errors import ConfigurationError, MisuseError
 from checkrein.facts import TAINTED_RESOURCES, Effect, Resources, Returns, ToolFacts
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DENIALS_THAT_LOCK: Final = 3
+_CONTENTS: Final = 100
 
 _FORKS = [0]
 """How often this process is the child of a fork; a run belongs to the process that made it."""
@@ -177,6 +179,9 @@ class Run:
         self._plans: dict[ToolFacts, Plan] = {}
         self._tainted = Resources()
         self._shadow: Shadow | None = None
+        self.contents: deque[Untrusted[Any]] = deque(
+            maxlen=_CONTENTS
+        )  # to tell people what is where
         self._denials = 0
         self._children = 0  # opened, ever
         self.questions = Questions(self)
@@ -264,6 +269,7 @@ class Run:
         self.marks = parent.marks
         self._salt = parent._salt  # a call refused here is known as refused there
         self._tainted = parent._tainted
+        self.contents = parent.contents
         self._plans = {}
         self._readable = parent._readable
         self._latest = max(self._latest, parent._latest)  # time does not begin anew in a child
@@ -774,10 +780,13 @@ class Run:
         impure = raw is not None and self._is_impure(facts)
         boxed = type(seen.result) is Untrusted
         told = not boxed and type(raw) not in PLAINLY_CLOSED and self._echoes(inner)
+        if boxed and not seen.result.label.trusted:
+            self.contents.append(seen.result)
         if seen.untrusted or told or (impure and facts.reads):
             self._take_in_content(facts, outer, hidden=boxed)
         elif facts.evidence and not (impure or inner.tainted) and self._all_trusted(call, outer):
-            piece = Piece([raw], Trust.TOOL)
+            names = facts.evidence if isinstance(facts.evidence, tuple) else ()
+            piece = Piece(fields_of(raw, names) if names else [raw], Trust.TOOL)
             with self._lock:
                 self._evidence.add(piece)
         self._taint_written(facts, inner, outer)

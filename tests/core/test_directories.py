@@ -25,7 +25,7 @@ from checkrein import (
 from checkrein.constraints import exactly, matches
 from checkrein.directories import entries
 from checkrein.errors import MisuseError
-from support import rule_of
+from support import Asked, rule_of
 
 DONE: list[Any] = []
 
@@ -358,3 +358,39 @@ def test_a_sensitive_argument_needs_an_origin_whatever_the_tool_does():
         active.instruct("move a.txt to b.txt")
         mail()
         assert rule_of(move, "a.txt", "b.txt", 3) == "gate.unavailable"
+
+
+# -- evidence by field, and what a person is told ----------------------------------------------
+
+
+@reads("dir.members", evidence=["mail"])
+def book() -> list[dict[str, str]]:
+    return [{"mail": "ann@acme.com", "note": "or bo@evil.example"}, {"note": "x"}]
+
+
+def test_of_structured_results_just_the_named_fields_are_evidence():
+    """What else stands in a record is anybody's."""
+    with run() as active:
+        book()
+        assert active.trusts("ann@acme.com")
+        assert not active.trusts("bo@evil.example")
+    for odd in ("mail", [], [1], [""], None):
+        with pytest.raises(MisuseError):
+            reads("dir.members", evidence=odd)  # type: ignore[arg-type]
+
+
+def test_a_person_is_told_in_what_content_a_value_stands():
+    """And by whose word a reference is one."""
+    asked = Asked(answer=False)
+    with run(gate=asked.gate) as active:
+        mail()
+        find("plans.docx")
+        for value in ("EVE@evil.example", "nowhere", "11", "13"):
+            rule_of(pay, value)
+        rule_of(invite, "plans.docx")
+        origins = [one.arguments[0].origin for one in asked.confirmations]
+        content = "external, tool_output:dir.files"
+        assert origins[0] == f"stands in {content}"
+        assert origins[1] == "unknown: the model's choice"
+        assert origins[2] == "unknown: the model's choice"
+        assert not active.locked or len(origins) == 3

@@ -18,7 +18,11 @@ from checkrein import (
     Untrusted,
     allow,
     budget,
+    combine,
     irreversible,
+    planned,
+    prompt,
+    quarantined,
     reads,
     writes,
 )
@@ -64,6 +68,11 @@ def accepted() -> None:
         assert_type(save_report("a.txt", mail), str)
         (bound,) = run.tools(save_report)
         assert_type(bound("a.txt", mail), str)
+        assert_type(combine(len, mail), Untrusted[int])
+        assert_type(prompt("Sum up.", user="please", data=mail).messages, list[dict[str, str]])
+        assert_type(quarantined(str.upper, mail, int, task="How many?"), Untrusted[int])
+        assert_type(run.follow(planned(read_inbox)), str)
+        assert_type(mail.seal(bytes(32)), str)
         subprocess.run([mail.endorse(str, reason="typed by hand")], check=True)
     CallbackGate(lambda confirmation: confirmation.tool == "send_email")
     root, agent = Principal.new(), Principal.new()
@@ -89,6 +98,9 @@ def refused(mail: Untrusted[str]) -> None:
     subprocess.run(mail, check=True)  # type: ignore[call-overload]
     save_report(mail, mail)  # type: ignore[arg-type]
     save_report("a.txt", "plain")  # type: ignore[arg-type]
+    prompt(mail)  # type: ignore[arg-type]
+    prompt("Sum up.", user=mail)  # type: ignore[arg-type]
+    prompt("Sum up.", data="plain")  # type: ignore[arg-type]
     "to: " + mail  # type: ignore[operator]
     allow("mail.inbox", folder="INBOX")  # type: ignore[arg-type]
     Run(agent="bot", grant="everything")  # type: ignore[arg-type]
