@@ -136,9 +136,9 @@ class Figures:
             "version": VERSION,
             "tasks": len(self.tasks),
             "pairs": len(self.pairs),
-            **self.profile("unexposed"),
+            **self.profile("always"),
             "asr_floor_pairs": len(self.beyond),
-            "preapproved": self.profile("always"),
+            "asked_when_exposed": self.profile("unexposed"),
             "references": self.references(),
             "asr_ignored": _mean(self.attacked(Nothing, obey=False), _reached),
         }
@@ -182,13 +182,13 @@ def _by_suite(scores: Iterable[Score], value: Callable[[Score], int]) -> dict[st
 
 def _table(report: dict[str, Any]) -> str:
     lines = [f"AgentDojo {VERSION}: {report['tasks']} tasks, {report['pairs']} pairs", ""]
-    asked, preapproved = report, report["preapproved"]
-    lines.append(f"{'':28}{'asked when exposed':>20}{'preapproved':>14}")
-    for name, value in asked.items():
-        if isinstance(value, int | float) and name in preapproved:
-            lines.append(f"{name:28}{value:>20}{preapproved[name]:>14}")
-    for name, value in asked["adaptive"].items():
-        lines.append(f"{'asr, ' + name:28}{value:>20}{preapproved['adaptive'][name]:>14}")
+    preapproved, asked = report, report["asked_when_exposed"]
+    lines.append(f"{'':28}{'preapproved':>14}{'asked when exposed':>20}")
+    for name, value in preapproved.items():
+        if isinstance(value, int | float) and name in asked:
+            lines.append(f"{name:28}{value:>14}{asked[name]:>20}")
+    for name, value in preapproved["adaptive"].items():
+        lines.append(f"{'asr, ' + name:28}{value:>14}{asked['adaptive'][name]:>20}")
     lines += ["", f"pairs out of reach: {report['asr_floor_pairs']}"]
     lines.append(f"above that, asked when exposed: {asked['above_floor'] or 'none'}")
     lines.append(f"above that, preapproved: {preapproved['above_floor'] or 'none'}")
@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument(
         "--when",
         choices=get_args(When),
-        default="unexposed",
+        default="always",
         help="for --why and --labels: when the grant approves of irreversible calls unasked",
     )
     parser.add_argument(

@@ -240,7 +240,8 @@ def test_the_report_is_whole_and_is_json() -> None:
     figures.tasks, figures.pairs = figures.tasks[:2], figures.pairs[:2]
     report = json.loads(json.dumps(figures.everything()))
     wanted = """tasks pairs benign_utility autonomous_utility asr asr_end asr_floor_pairs
-    confirmations_per_task tasks_asked adaptive by_suite preapproved references asr_ignored"""
+    confirmations_per_task tasks_asked adaptive by_suite asked_when_exposed references
+    asr_ignored"""
     assert set(wanted.split()) <= set(report)
     assert {"base64", "spelled", "split", "homoglyphs", "laundered"} == set(report["adaptive"])
     assert report["benign_utility"] == 1.0
