@@ -26,7 +26,7 @@ from checkrein.untrusted import Untrusted, combine
 if TYPE_CHECKING:
     from checkrein.gates import CallbackGate, ConsoleGate
     from checkrein.log import AuditLog
-    from checkrein.prompts import prompt, quarantined
+    from checkrein.prompts import aquarantined, prompt, quarantined
 
 __all__ = [
     "AuditLog",
@@ -42,6 +42,7 @@ __all__ = [
     "Untrusted",
     "Verdict",
     "allow",
+    "aquarantined",
     "budget",
     "call_id",
     "combine",
@@ -66,6 +67,7 @@ _LATER = {
     "AuditLog": "checkrein.log",
     "CallbackGate": "checkrein.gates",
     "ConsoleGate": "checkrein.gates",
+    "aquarantined": "checkrein.prompts",
     "prompt": "checkrein.prompts",
     "quarantined": "checkrein.prompts",
 }

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from checkrein.lazy import pattern
+from checkrein.sanitising import sanitise
 
 _USUAL: Final = (
     "com|net|org|info|biz|edu|gov|mil|int|io|co|ai|app|dev|me|tv|cc|ws|to|ly|gl|gd|gg|sh|so|st|is|it|in|"
@@ -36,6 +37,7 @@ _LINK: Final = pattern(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_DOTS: Final = dict.fromkeys(map(ord, "\u3002\uff0e\uff61\u2024"), ".")  # as IDNA reads them
 _CLOSING: Final = ".,;:!?)]}>\"'`*\u201d\u2019\u00bb"
 
 
@@ -47,6 +49,6 @@ def links_in(text: str) -> Iterator[str]:
         ['https://acme.com/a', 'acme.com']
     """
     if not text.isascii():  # full-width letters and the like read the same to a program
-        text = unicodedata.normalize("NFKC", text)
+        text = unicodedata.normalize("NFKC", sanitise(text)[0]).translate(_DOTS)
     for match in _LINK().finditer(text):
         yield match[0].rstrip(_CLOSING)

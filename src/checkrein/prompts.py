@@ -19,7 +19,8 @@ tools and no conversation, and only what fits a schema comes back, as content.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -220,29 +221,57 @@ def quarantined(
         MisuseError: the model raised; its text is withheld.
     """
     run = _active_run("quarantined")
+    text = _question(run, box, task)
+    with _apart():
+        answer = model(text)
+    return _answered(run, box, answer, schema)
+
+
+async def aquarantined(
+    model: Callable[[str], Awaitable[Any]],
+    box: Untrusted[Any],
+    schema: type[T],
+    *,
+    task: LiteralString,
+) -> Untrusted[T]:
+    """Do as :func:`quarantined`, with a model that is awaited."""
+    run = _active_run("quarantined")
+    text = _question(run, box, task)
+    with _apart():
+        answer = await model(text)
+    return _answered(run, box, answer, schema)
+
+
+def _question(run: Run, box: Untrusted[Any], task: str) -> str:
     if not isinstance(box, Untrusted):
         raise MisuseError("quarantined(model, content, ...) takes Untrusted content")
     run.refuse_marked(task, "quarantined")
     shown = run.marks.render(content(box), box.label, "delimit")
-    text = f"{task}\n\n{notice(Isolation())}\n\n{shown}\n\nAnswer with JSON alone."
-    answer = _asked_apart(model, text)
+    return f"{task}\n\n{notice(Isolation())}\n\n{shown}\n\nAnswer with JSON alone."
+
+
+@contextmanager
+def _apart() -> Generator[None]:
+    """Run a model where no run is active, so that every guarded tool is denied."""
+    failure = ""
+    token = ACTIVE.set(None)
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 (its text may quote content)
+        failure = type(error).__name__
+    finally:
+        ACTIVE.reset(token)
+    if failure:
+        raise MisuseError(f"the quarantined model raised {failure}; its text is withheld")
+
+
+def _answered(run: Run, box: Untrusted[Any], answer: Any, schema: type[T]) -> Untrusted[T]:
     label = box.label | _AGENT
     for part in parts(answer):
         label = label | part.label if isinstance(part, Untrusted) else label
     value = _fitting(content(answer) if isinstance(answer, Untrusted) else answer, schema)
     run.record("quarantine", sources=list(label.names), schema=str(schema))
     return labelled(value, label, run.marks)
-
-
-def _asked_apart(model: Callable[[str], Any], text: str) -> Any:
-    token = ACTIVE.set(None)  # no run is active: every guarded tool is denied
-    try:
-        return model(text)
-    except Exception as error:  # noqa: BLE001 (its text may quote content)
-        failure = type(error).__name__
-    finally:
-        ACTIVE.reset(token)
-    raise MisuseError(f"the quarantined model raised {failure}; its text is withheld")
 
 
 def _fitting(answer: Any, schema: type[T]) -> T:

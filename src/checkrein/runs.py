@@ -772,11 +772,10 @@ class Run:
         if facts.quiet and type(raw) in PLAINLY_CLOSED:
             return raw  # no room for content, and nobody counts on it
         seen = look_at(call, raw, saw=inner.saw, marks=self._readable)
-        if seen.private or facts.directories:
-            key = self._key_trust(call, outer)
-            if seen.private:
-                self.hold_private(unasked=self._wary(outer) and not key)
-            self._take_references(call, raw, key, inner)
+        if seen.private:
+            self.hold_private(unasked=self._wary(outer) and not self._key_trust(call, outer))
+        if facts.directories:
+            self._take_references(call, raw, self._key_trust(call, outer), inner)
         impure = raw is not None and self._is_impure(facts)
         boxed = type(seen.result) is Untrusted
         told = not boxed and type(raw) not in PLAINLY_CLOSED and self._echoes(inner)

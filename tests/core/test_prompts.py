@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Literal, NamedTuple
 
 import pytest
@@ -12,6 +13,7 @@ from checkrein import (
     Run,
     Untrusted,
     allow,
+    aquarantined,
     irreversible,
     planned,
     preapproved,
@@ -365,6 +367,34 @@ def test_a_free_text_answer_is_content_like_what_it_was_made_of():
         assert answer.label.private
         assert not answer.label.trusted
         assert rule_of(send, "dana@acme.com", answer) == ""
+
+
+def test_a_model_that_is_awaited_is_quarantined_too():
+    """The same rules, and other tasks of the run go on meanwhile."""
+    rules: list[str] = []
+
+    async def model(_: str) -> str:
+        await asyncio.sleep(0)
+        rules.append(rule_of(send, "eve@evil.example"))
+        return "3"
+
+    async def failing(_: str) -> str:
+        raise RuntimeError(EVIL)
+
+    async def main() -> None:
+        async with run():
+            answer, found = await asyncio.gather(
+                aquarantined(model, Untrusted(EVIL), int, task="How many?"),
+                asyncio.to_thread(search, "x"),
+            )
+            assert answer.endorse(int, reason="a number") == 3
+            assert found == 1
+            with pytest.raises(MisuseError) as error:
+                await aquarantined(failing, Untrusted(EVIL), int, task="How many?")
+            assert "eve" not in str(error.value)
+
+    asyncio.run(main())
+    assert rules == ["run.none"]
 
 
 def test_quarantine_is_for_content_inside_a_run():
