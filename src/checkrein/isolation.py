@@ -73,6 +73,7 @@ SHORTEST_MARKED: Final = _NONCE_LETTERS  # a shorter text holds no nonce
 _PRIVATE_USE: Final = 0xE000, 0xF8FF
 _UNSAFE_IN_NAME: Final = re.compile(r"[^\w.:/@ -]")
 _NAME_LETTERS: Final = 80
+_DEEPEST: Final = 32
 _HANDLE: Final = "<handle-"
 
 
@@ -87,10 +88,13 @@ class Isolation(NamedTuple):
         mode: see :mod:`checkrein.isolation`.
         keep: which invisible characters stay, ``"emoji"``, ``"joiners"``; see
             :mod:`checkrein.sanitising`.
+        ingest: take the others out of what tools return, too, so that they are not
+            passed on either: of texts, and of texts in lists and dicts.
     """
 
     mode: Mode = "delimit"
     keep: frozenset[str] = frozenset()
+    ingest: bool = False
 
     @classmethod
     def of(cls, mode: str | Isolation, keep: Iterable[str] = ()) -> Isolation:
@@ -193,6 +197,21 @@ class RunMarks:
             text = text.replace(self.letter, "")
         self.removed += removed
         return _neutralise(text, self.nonce)
+
+    def ingested(self, value: Any, depth: int = 0) -> Any:
+        """Return *value* without invisible characters, where it is text or a container of it."""
+        kind = type(value)
+        if kind is str:
+            text, removed = sanitise(value, self.isolation.keep)
+            self.removed += removed
+            return text
+        if depth < _DEEPEST and kind in {list, tuple}:
+            return kind(self.ingested(one, depth + 1) for one in value)
+        if depth < _DEEPEST and kind is dict:
+            return {
+                self.ingested(k, depth + 1): self.ingested(v, depth + 1) for k, v in value.items()
+            }
+        return value
 
     def render(self, value: object, label: Label, mode: Mode | None = None) -> str:
         """Return *value* as text that is safe to show a model."""

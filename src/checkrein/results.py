@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from checkrein.facts import Returns, ToolFacts
 from checkrein.isolation import RunMarks, any_mark_in
 from checkrein.labels import Label, Origin, Source
-from checkrein.untrusted import Untrusted, labelled, parts
+from checkrein.untrusted import Untrusted, content, labelled, parts
 
 if TYPE_CHECKING:
     from checkrein.calls import Call
@@ -61,7 +61,10 @@ def look_at(call: Call, raw: Any, *, saw: bool, marks: tuple[RunMarks, ...]) -> 
         elif not holds and _is_as_declared(facts, raw):
             return Seen(raw, untrusted=False, private=private)
     label = Label(frozenset({Source(Origin.TOOL_OUTPUT, facts.source, call.id)}), private)
-    return Seen(labelled(raw, label, marks[0]), untrusted=True, private=private)
+    box: Untrusted[Any] = labelled(raw, label, marks[0])
+    if marks[0].isolation.ingest:
+        box = labelled(marks[0].ingested(content(box)), box.label, marks[0])
+    return Seen(box, untrusted=True, private=private)
 
 
 def _look_inside(raw: Any, marks: tuple[RunMarks, ...]) -> tuple[bool, bool]:

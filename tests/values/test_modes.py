@@ -390,3 +390,22 @@ def test_what_was_taken_out_is_counted_in_the_log():
     with run("delimit", log=log):
         assert "\u200b" not in str(Untrusted("a\u200bb\u202ec"))
     assert log.of("run.closed")[0]["invisible"] == 2
+
+
+def test_at_ingest_what_nobody_sees_is_not_passed_on():
+    """Texts in lists and dicts too; counted like the rest, and only where it is asked for."""
+    hidden = {"a\u200b": ["b\u202e", ("c\U000e0041",), 7]}
+
+    @reads("mode.list")
+    def find() -> Untrusted[Any]:
+        return Untrusted(hidden)
+
+    log = MemoryLog()
+    with run(Isolation("handle", ingest=True), log=log):
+        note(str(Untrusted("x")), [str(find())])
+        found = DONE[0][1][0]
+        assert found["a"] == ["b", ("c",), 7]
+    assert log.of("run.closed")[0]["invisible"] == 3
+    with run("handle"):
+        note("x", [str(find().map(lambda one: one["a\u200b"][0]))])
+        assert DONE[1][1] == ["b\u202e"]
