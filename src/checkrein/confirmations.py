@@ -13,6 +13,7 @@ carries id and digest back; a verdict for anything else is ``gate.mismatch``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from checkrein.errors import MisuseError
@@ -76,6 +77,23 @@ class Confirmation(NamedTuple):
         """
         return Verdict(self.id, self.digest, approved=True, by=_name(by))
 
+    def edit(self, changes: Mapping[str, Any], *, by: str, reason: str = "") -> Verdict:
+        """Return a no to this call, and another one that may be made in its place.
+
+        The edited call is a new one: bound, decided by all rules and, if need be, asked
+        about again. It is a call of the same tool.
+
+        Args:
+            changes: new values by the names of arguments.
+            by: who says so.
+            reason: why, for the audit log.
+        """
+        if not isinstance(changes, Mapping) or not changes:
+            raise MisuseError("edit(...) takes what to change: edit({'to': 'bo'}, by='dana')")
+        return Verdict(
+            self.id, self.digest, approved=False, by=_name(by), reason=reason, edits=changes
+        )
+
     def deny(self, *, by: str, reason: str = "", suspicious: bool = False) -> Verdict:
         """Return a no.
 
@@ -90,7 +108,18 @@ class Confirmation(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A person's answer; made by :meth:`Confirmation.approve` or :meth:`Confirmation.deny`."""
+    """A person's answer; made by :meth:`Confirmation.approve`, ``deny`` or ``edit``.
+
+    Attributes:
+        confirmation, digest: what it answers.
+        approved: ``True``, and nothing else, is a yes.
+        by: who gives it.
+        reason: why, for the audit log.
+        suspicious: the call should never have been attempted.
+        edits: arguments of the call to make instead.
+        signature: by whoever gives it; see :mod:`checkrein.approvers`.
+        parts: the answers of several people, of which this one is made.
+    """
 
     confirmation: str
     digest: str
@@ -98,6 +127,9 @@ class Verdict(NamedTuple):
     by: str
     reason: str = ""
     suspicious: bool = False
+    edits: Mapping[str, Any] = MappingProxyType({})
+    signature: bytes = b""
+    parts: tuple[Verdict, ...] = ()
 
 
 def _name(by: str) -> str:

@@ -110,7 +110,12 @@ class Principal:
 _KEY: Final = "ed25519:"
 
 
-def _public(name: object) -> Ed25519PublicKey:
+def public_key(name: object) -> Ed25519PublicKey:
+    """Return the key that names a principal.
+
+    Raises:
+        GrantError: it names none.
+    """
     if not isinstance(name, str) or not name.startswith(_KEY):
         raise GrantError("a principal is named by its public key: ed25519:...")
     data = _from_text(name.removeprefix(_KEY))
@@ -124,7 +129,7 @@ def _public(name: object) -> Ed25519PublicKey:
 
 def _check(issuer: object, signature: bytes, message: bytes) -> None:
     try:
-        _public(issuer).verify(signature, message)
+        public_key(issuer).verify(signature, message)
     except InvalidSignature:
         raise GrantError("a signature of the grant is not good") from None
 
@@ -150,7 +155,7 @@ class _Link:
             raise GrantError(f"the depth of a link is a number from 0 to {_MOST_LINKS - 1}")
         if type(tree["permissions"]) is not list:
             raise GrantError("the permissions of a link are an array")
-        _public(tree["holder"])
+        public_key(tree["holder"])
         _check(tree["issuer"], signature, _SIGNED + data)  # before anything in it is made
         self.data = data
         self.signature = signature
@@ -187,7 +192,7 @@ def _signed(grant: Grant, by: Principal, to: str, depth: int, parent: str) -> _L
         raise ConfigurationError("by= takes the Principal who signs")
     if type(depth) is not int or not 0 <= depth < _MOST_LINKS:
         raise ConfigurationError(f"depth= takes a number from 0 to {_MOST_LINKS - 1}")
-    _public(to)
+    public_key(to)
     # Rounded inwards, so that the text never says more than the grant did.
     expires = None if grant.expires is None else math.floor(grant.expires * 1e6)
     begins = None if grant.not_before is None else math.ceil(grant.not_before * 1e6)

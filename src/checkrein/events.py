@@ -23,6 +23,8 @@ type                    further fields
                         exposed; shadow, true, in a shadow run alone
 ``call.denied``         as call.allowed, with the findings that decided
 ``call.outcome``        call, status, error (a type's name), result, ms
+``call.edited``         call, became (the id of the call in its place), arguments
+                        (the names of those that were changed)
 ``confirmation.asked``  as call.denied, and confirmation, bound_to (its digest)
 ``confirmation.answered``  call, confirmation, answer, by, reason
 ``endorsement``         sources, reason, tool, parameter

@@ -23,7 +23,7 @@ for the two drivers that serve it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
@@ -89,10 +89,19 @@ class Left(Exception):
     """The consumer of a stream went away."""
 
 
+class Edited(Exception):
+    """A person wants the call made with other arguments."""
+
+    def __init__(self, changes: Mapping[str, Any]) -> None:
+        super().__init__("the call was edited")
+        self.changes = changes
+
+
 Need = Ask | Persist | Consult | Frame | Emit
 Mediation = Generator[Need, Any, Any]
 
 _ALLOW: Final = Outcome.ALLOW
+_MOST_EDITS: Final = 8
 _HOST_CONTROL: list[type[BaseException]] = [Suspended]
 
 
@@ -134,7 +143,15 @@ def mediate(
     problem = run.freeze(call, binder, args, kwargs)
     if problem is not None:
         raise (yield from _malformed(run, call, problem))
-    approved, ticket = yield from _get_leave(run, call, frame)
+    for _ in range(_MOST_EDITS):
+        try:
+            approved, ticket = yield from _get_leave(run, call, frame)
+            break
+        except Edited as edited:
+            call = yield from _edited(run, call, edited.changes, frame)
+    else:
+        finding = Finding("gate.denied", Outcome.DENY, "the call was edited too often")
+        raise (yield from _denial(run, call, (finding,)))
     ticket.spend()
     inner = run.enter_body(call, approved, frame)
     started = 0.0 if run.log is None else time.perf_counter()
@@ -160,6 +177,21 @@ def mediate(
     if run.log is not None:
         yield from _record(run, run.log, call, result, started)
     return result
+
+
+def _edited(
+    run: Run, before: Call, changes: Mapping[str, Any], frame: Frame
+) -> Generator[Need, Any, Call]:
+    """Return the call that a person wants made in place of *before*: a new one, to be decided."""
+    call = run.open_call(before.facts, frame)
+    problem = run.edit(call, before, changes)
+    names = sorted(changes)
+    yield from _write(
+        run, run.entries.plain("call.edited", call=before.id, became=call.id, arguments=names)
+    )
+    if problem is not None:
+        raise (yield from _malformed(run, call, problem))
+    return call
 
 
 Leave = tuple[tuple[Finding, ...], Ticket]
@@ -294,17 +326,20 @@ def _ask(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Ne
     yield from _write(run, _answered(run, call, question, answer, problem))
     if problem is not None:
         raise (yield from _denial(run, call, (problem, *decision.findings)))
+    if answer.edits:
+        raise Edited(answer.edits)
 
 
 def _answered(
     run: Run, call: Call, question: Confirmation, answer: object, problem: Finding | None
 ) -> Event:
     verdict = answer if isinstance(answer, Verdict) else None
+    said = "edited" if verdict is not None and verdict.edits else "approved"
     return run.entries.plain(
         "confirmation.answered",
         call=call.id,
         confirmation=question.id,
-        answer="approved" if problem is None else problem.rule,
+        answer=said if problem is None else problem.rule,
         by=verdict.by if verdict else "",
         reason=verdict.reason if verdict else getattr(answer, "error", type(answer).__name__),
         suspicious=bool(verdict and verdict.suspicious),
@@ -391,7 +426,7 @@ def _log_failed(run: Run, failure: Failure) -> None:
 
 def _not_run(run: Run, call: Call, error: BaseException) -> Generator[Need, Any, None]:
     """Write down why the body was never started, unless a denial already says so."""
-    if isinstance(error, Denied | GeneratorExit):
+    if isinstance(error, Denied | GeneratorExit | Edited):
         return
     status = _status(error)
     if status == "in doubt":  # not so: the body was never started

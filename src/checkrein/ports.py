@@ -80,6 +80,14 @@ class Gate(Protocol):
         ...
 
 
+class Approvers(Protocol):
+    """Says whose answers count."""
+
+    def problem(self, question: Any, verdict: Any, requesters: Sequence[str], /) -> str:
+        """Return why an answer does not count, ``""`` if it does."""
+        ...
+
+
 class Log(Protocol):
     """Keeps events. Both methods raise if the entry cannot be kept."""
 

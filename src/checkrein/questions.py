@@ -134,12 +134,28 @@ class Questions:
             return Finding("gate.unavailable", Outcome.DENY, "nobody could be asked")
         if not open_now or (answer.confirmation, answer.digest) != (question.id, question.digest):
             return Finding("gate.mismatch", Outcome.DENY, "the answer is not for this call")
+        problem = self._not_theirs(question, answer)
+        if problem:
+            return Finding("gate.mismatch", Outcome.DENY, problem)
+        if answer.edits:
+            late_or_none = Finding("gate.expired", Outcome.DENY, "the answer came too late")
+            return late_or_none if late else None
         if answer.approved is not True:
             self._run.refuse(call.digest, suspicious=answer.suspicious)
             return Finding("gate.denied", Outcome.DENY, "a person has denied the call")
         if late:
             return Finding("gate.expired", Outcome.DENY, "the answer came too late")
         return None
+
+    def _not_theirs(self, question: Confirmation, answer: Verdict) -> str:
+        """Return why who answers may not, ``""`` if they may."""
+        run = self._run
+        names = {one.strip().casefold() for one in answer.by.split(",")}
+        if names & {agent.strip().casefold() for agent in run.terms.agents}:
+            return "who asks cannot approve"
+        if run.approvers is None:
+            return ""
+        return run.approvers.problem(question, answer, (*run.terms.agents, *run.holders))
 
     def abandon(self, question: Confirmation) -> None:
         """Close a question that will not be answered here."""

@@ -38,10 +38,10 @@ from checkrein.entries import Entries
 from checkrein.errors import ConfigurationError, MisuseError
 from checkrein.facts import TAINTED_RESOURCES, Effect, Resources, Returns, ToolFacts
 from checkrein.frames import Frame, receiver_of, spec_of, why_unguarded
-from checkrein.freezing import Unfreezable, encode, freeze
+from checkrein.freezing import Unfreezable, encode, freeze, thaw
 from checkrein.grants import Chain, Grant, note_expired, was_seen_expired
 from checkrein.isolation import PROCESS_MARKS, Isolation, RunMarks, notice
-from checkrein.labels import Label, Origin
+from checkrein.labels import Label, Origin, Source
 from checkrein.lazy import logger
 from checkrein.orders import expired, orders_of
 from checkrein.origins import Evidence, Piece, Trust, texts_in, weakest
@@ -72,12 +72,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from checkrein.isolation import Mode
-    from checkrein.ports import Clock, Gate, Ids, Log, Store, Use
+    from checkrein.ports import Approvers, Clock, Gate, Ids, Log, Store, Use
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DENIALS_THAT_LOCK: Final = 3
 _CONTENTS: Final = 100
+_APPROVER: Final = Label(frozenset({Source(Origin.USER_INPUT, "approver")}))
 
 _FORKS = [0]
 """How often this process is the child of a fork; a run belongs to the process that made it."""
@@ -101,6 +102,8 @@ class Run:
         log: where everything is written down.
         exposed: the conversation starts with untrusted content in it.
         confirm_within: how long an answer is waited for.
+        approvers: whose signed answers count, :class:`checkrein.approvers.Approvers`; the
+            gate is believed if left out. A run inside a run has its parent's.
         pins: definitions that tools must have, by name; see ``definition_of``.
         store: counts the uses of budgets and holds stops and revocations; by default
             the one that the environment variable ``CHECKREIN_STORE`` names (a file,
@@ -129,6 +132,7 @@ class Run:
         log: Log | None = None,
         exposed: bool = False,
         confirm_within: timedelta = timedelta(minutes=10),
+        approvers: Approvers | None = None,
         pins: Mapping[str, bytes] | None = None,
         store: Store | None = None,
         isolation: Mode | Isolation = "delimit",
@@ -139,13 +143,14 @@ class Run:
         self.agent = agent
         self.id = ids()
         self.grant: Grant = links[-1]
-        self._holders: Sequence[str] = grant.holders if isinstance(grant, Chain) else ()
+        self.holders: Sequence[str] = grant.holders if isinstance(grant, Chain) else ()
         self.gate = gate
         self.log = log
         self.marks = RunMarks(isolation=Isolation.of(isolation))
         self.parent: Run | None = None
         self.clock = clock
         self.confirm_within = confirm_within.total_seconds()
+        self.approvers = approvers
         self.store: Store = _default_store() if store is None else store
         self.orders = orders_of(self.store)
         self.waits = self.store.waits
@@ -263,6 +268,7 @@ class Run:
         self.parent = parent
         parent._children += 1
         self.gate = parent.gate if self.gate is None else self.gate
+        self.approvers = parent.approvers or self.approvers
         self.log = parent.log if self.log is None else self.log
         self.store = parent.store  # the budgets of the chain are counted in one place
         self.orders, self.waits = parent.orders, parent.waits
@@ -325,7 +331,7 @@ class Run:
             "agent": self.agent,
             "grants": self.grant_ids,
             "permissions": [str(one) for one in self.grant.permissions],
-            "holders": list(self._holders),
+            "holders": list(self.holders),
             "parent": "" if self.parent is None else self.parent.id,
             "call": self._opened_in,
             "exposed": self.exposed,
@@ -642,6 +648,11 @@ class Run:
         return self._opened_in
 
     @property
+    def terms(self) -> Terms:
+        """What the run was opened with, and has learnt."""
+        return self._terms
+
+    @property
     def top(self) -> Frame:
         """The frame of code that runs in this run, outside any guarded body."""
         return self._frame
@@ -665,6 +676,32 @@ class Run:
             return problem
         if call.returned and not self.exposed:
             self.expose(*{name for label in call.returned.values() for name in label.names})
+        return None
+
+    def edit(self, call: Call, before: Call, changes: Mapping[str, Any]) -> Malformed | None:
+        """Freeze into *call* the arguments of *before*, changed by a person; return what is wrong.
+
+        The names are those of the tool's own parameters; what the framework gave stays.
+        """
+        facts = call.facts
+        for name in changes:
+            one = facts.by_name.get(name)
+            if one is None or one.injected:
+                return Malformed(f"the edit names {name!r}, which is no argument of the tool", name)
+        bound: dict[str, Any] = dict(before.injected)
+        for name, value in before.arguments.items():
+            if name not in changes:
+                bound[name] = value if type(value) is Untrusted else thaw(value)
+            elif facts.by_name[name].untrusted and not isinstance(changes[name], Untrusted):
+                bound[name] = labelled(changes[name], _APPROVER)
+            else:
+                bound[name] = changes[name]
+        try:
+            open_call(call, bound, self._readable)
+        except Malformed as problem:
+            return problem
+        kept = {name: one for name, one in before.returned.items() if name not in changes}
+        call.returned = {**call.returned, **kept}
         return None
 
     def plan(self, facts: ToolFacts) -> Plan:

@@ -7,5 +7,14 @@ awaitable of one; see :class:`checkrein.ports.Gate`.
 from checkrein.confirmations import Confirmation, Shown, Verdict
 from checkrein.gates.callback import CallbackGate
 from checkrein.gates.console import ConsoleGate
+from checkrein.gates.several import DenyAll, Quorum
 
-__all__ = ["CallbackGate", "Confirmation", "ConsoleGate", "Shown", "Verdict"]
+__all__ = [
+    "CallbackGate",
+    "Confirmation",
+    "ConsoleGate",
+    "DenyAll",
+    "Quorum",
+    "Shown",
+    "Verdict",
+]
