@@ -51,7 +51,7 @@ class Asked:
     def __init__(self, answer: Any = True) -> None:
         self.confirmations: list[Confirmation] = []
         self.answer = answer
-        self.gate = CallbackGate(self._ask, by="tester")
+        self.gate = CallbackGate(self._ask, by="approver")
 
     def _ask(self, confirmation: Confirmation) -> Any:
         self.confirmations.append(confirmation)

@@ -41,7 +41,7 @@ def send(to: str, body: Untrusted[str]) -> None:
 def ask(typed: str, to: str = "dana@acme.example", body: str = "hi") -> tuple[str, str]:
     """Return what was shown and the outcome, for what a person types."""
     writer = io.StringIO()
-    gate = ConsoleGate(by="tester", reader=io.StringIO(typed), writer=writer)
+    gate = ConsoleGate(by="approver", reader=io.StringIO(typed), writer=writer)
     with Run(agent="bot", grant=Grant(allow("gates.send")), gate=gate):
         try:
             send(to, body)
@@ -168,7 +168,7 @@ def test_only_a_verdict_that_says_true_approves():
     """A verdict made by hand with something merely truthy in it is no yes."""
 
     def forge(confirmation: Confirmation) -> Verdict:
-        return confirmation.approve(by="tester")._replace(approved="yes")  # type: ignore[arg-type]
+        return confirmation.approve(by="approver")._replace(approved="yes")  # type: ignore[arg-type]
 
     with Run(agent="bot", grant=Grant(allow("gates.send")), gate=CallbackGate(forge)):
         with pytest.raises(Denied) as caught:

@@ -609,7 +609,7 @@ def test_asked_once_then_denied_then_locked():
             store("x")
         assert caught.value.rule == "run.locked"
         browse("news")  # an inside read goes on
-    suspicious = Asked(answer=lambda one: one.deny(by="tester", suspicious=True))
+    suspicious = Asked(answer=lambda one: one.deny(by="approver", suspicious=True))
     with run(gate=suspicious.gate) as active:
         with run(), pytest.raises(Denied):  # a child run is no way round
             send("a@acme.example", "x")
@@ -621,7 +621,7 @@ def test_a_verdict_serves_one_call_once():
     kept: list[Any] = []
 
     def ask(confirmation: Any) -> Any:
-        kept.append(confirmation.approve(by="tester"))
+        kept.append(confirmation.approve(by="approver"))
         return kept[0]
 
     with run(gate=CallbackGate(ask)):
