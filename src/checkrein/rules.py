@@ -340,6 +340,17 @@ def unauthorised(call: Call, view: RunView, name: str) -> str:
     return f"{name!r} has no trusted origin: neither the user nor a trusted tool has named it"
 
 
+def is_known(call: Call, view: RunView, name: str) -> bool:
+    """Say whether somebody trusted has said a plain argument, not merely confined it."""
+    value = call.arguments[name]
+    return (
+        is_default(call.facts, name, value)
+        or _constrained(call, view, name)[1]
+        or bool(_trust(view, call.facts.by_name[name], value))
+        or _endorsed(call, view, name)
+    )
+
+
 def _trust(view: RunView, parameter: Parameter, value: Any) -> int:
     """Return whose word stands behind *value* as an argument for *parameter*."""
     evidence = view.terms.evidence

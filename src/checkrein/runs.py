@@ -59,6 +59,7 @@ from checkrein.rules import (
     Terms,
     decide,
     expiry,
+    is_known,
     standing,
     unauthorised,
 )
@@ -776,11 +777,18 @@ class Run:
         view = self._view(self._frame)
         return next(iter((*standing(call, view), *expiry(call, view))), None)
 
-    def is_tainted(self, call: Call, approved: Sequence[Finding] = ()) -> bool:
+    def is_tainted(self, call: Call, approved: Sequence[Finding], outer: Frame) -> bool:
         """Say whether the body of *call* is given untrusted values.
 
-        A value that a person let pass is let pass here, and endorsed nowhere else.
+        A value that a person let pass is let pass here, and endorsed nowhere else. What
+        passed because the tool only reads, or confines it, may be the attacker's choice:
+        it is not trusted in the calls that the body makes.
         """
+        facts = call.facts
+        if (facts.confinable or not facts.wary) and facts.plain and self._wary(outer):
+            view = self._view(outer)
+            if not all(is_known(call, view, name) for name in facts.plain):
+                return True
         if call.returned or (approved and any(one.rule == "flow.origin" for one in approved)):
             return True
         for name in call.facts.payload:
@@ -871,7 +879,7 @@ class Run:
         """Return the frame for the body of *call*, which is about to start."""
         if self._shadow is not None:
             self._shadow.note(call, approved)
-        inner = Frame(self, call, self.is_tainted(call, approved))
+        inner = Frame(self, call, self.is_tainted(call, approved, outer))
         if call.facts.changes:
             self._taint_written(call.facts, inner, outer)
         return inner
