@@ -102,6 +102,8 @@ class Approvers:
             if not _is_signed(one, key):
                 return "the answer is not signed by who it says"
             seen.add(key)
+        if verdict.parts and verdict.by != ", ".join(sorted(one.by for one in verdict.parts)):
+            return "the answer names others than those who gave it"
         if (verdict.approved or verdict.edits) and len(seen) < self.needed:
             return f"it takes the answers of {self.needed} people"
         return ""

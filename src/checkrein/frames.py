@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 from weakref import WeakSet
 
 from checkrein.errors import MisuseError
+from checkrein.isolation import PROCESS_MARKS
 from checkrein.ports import ACTIVE
 
 if TYPE_CHECKING:
@@ -102,6 +103,37 @@ def call_id() -> str:
     if frame is None or not frame.call_id:
         raise MisuseError("call_id() is for the body of a guarded tool, while it runs")
     return frame.call_id
+
+
+@final
+class Apart:
+    """Where a model runs that must not act: no tool is called from here, bound or not."""
+
+    @property
+    def call_id(self) -> str:
+        """No call: ``""``."""
+        return ""
+
+    @property
+    def marks(self) -> RunMarks:
+        """The markers of no run."""
+        return PROCESS_MARKS
+
+    def revealed(self, label: Label, reason: str) -> None:
+        """Let a value out of its wrapper: it is content that is looked at here."""
+
+    def shown(self, label: Label) -> None:
+        """Let content be shown."""
+
+    def endorsed(
+        self, label: Label, value: object, *, reason: str, tool: object, parameter: str
+    ) -> None:
+        """Refuse.
+
+        Raises:
+            MisuseError: always.
+        """
+        raise MisuseError("nothing is endorsed where a quarantined model runs")
 
 
 @final

@@ -22,7 +22,7 @@ from checkrein.calls import Binder
 from checkrein.directories import Directory, check_directory
 from checkrein.errors import Denied, MisuseError
 from checkrein.facts import Claim, Effect, Stated, ToolFacts, read_facts
-from checkrein.frames import RECEIVER, WRAPPERS, Frame, spec_of
+from checkrein.frames import RECEIVER, WRAPPERS, Apart, Frame, spec_of
 from checkrein.mediation import (
     END,
     Ask,
@@ -240,6 +240,8 @@ def _frame_for(run: Run) -> Frame:
     The active frame serves where it belongs to the run or to one inside it.
     """
     active = ACTIVE.get()
+    if isinstance(active, Apart):
+        raise Denied("a quarantined model calls no tool", rule="run.none")
     if not isinstance(active, Frame) or active.run.closed:
         return run.top
     if run in active.run.line:

@@ -322,6 +322,8 @@ def _ask(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Ne
             )
             raise (yield from _denial(run, call, (finding,))) from None
         raise
+    if isinstance(answer, Verdict) and answer.edits:
+        answer = answer._replace(edits=dict(answer.edits))  # one reading of it, here and below
     problem = run.questions.settle(question, answer, call)
     yield from _write(run, _answered(run, call, question, answer, problem))
     if problem is not None:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from pydantic import TypeAdapter
 
 from checkrein.errors import Denied, MisuseError
-from checkrein.frames import Frame
+from checkrein.frames import Apart, Frame
 from checkrein.isolation import Isolation, notice
 from checkrein.labels import Label, Origin, Source
 from checkrein.ports import ACTIVE
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NUMBERS: Final = (bool, int, float)
+_APART: Final = Apart()
 _AGENT: Final = Label(frozenset({Source(Origin.AGENT_GENERATED, "quarantine")}))
 
 
@@ -252,9 +253,12 @@ def _question(run: Run, box: Untrusted[Any], task: str) -> str:
 
 @contextmanager
 def _apart() -> Generator[None]:
-    """Run a model where no run is active, so that every guarded tool is denied."""
+    """Run a model where no run is active, so that every guarded tool is denied.
+
+    Code that it starts in a thread without this context is out of reach.
+    """
     failure = ""
-    token = ACTIVE.set(None)
+    token = ACTIVE.set(_APART)
     try:
         yield
     except Exception as error:  # noqa: BLE001 (its text may quote content)

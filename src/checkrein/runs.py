@@ -850,7 +850,7 @@ class Run:
             value = call.arguments[name]
             if is_default(facts, name, value):
                 continue
-            if view.wary and unauthorised(call, view, name):
+            if view.wary and not is_known(call, view, name):
                 return Trust.NONE
             if any(len(text.strip()) > 2 for text in texts_in(value)):
                 trust = self._evidence.trust(value) or Trust.TOOL

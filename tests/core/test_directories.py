@@ -114,7 +114,7 @@ GRANT = Grant(
 
 
 def run(words: str = "Delete plans.docx, please. Tell all of the staff.", **more: Any) -> Run:
-    opened = Run(agent="t", grant=GRANT, **more)
+    opened = Run(**{"agent": "t", "grant": GRANT, **more})
     opened.instruct(words)
     return opened
 
@@ -196,6 +196,19 @@ def test_what_a_tool_creates_under_a_trusted_name_is_known():
     with run("Create packing.docx."):
         mail()
         assert rule_of(create, "evil.docx", Untrusted("x")) == "gate.unavailable"
+
+
+def test_what_is_created_under_a_confined_name_is_nobodys():
+    """A constraint lets the write pass, and is no word of the user's for the name."""
+    grant = Grant(
+        allow("dir.files", name=matches("[a-z]+[.]docx")),
+        allow("dir.mail"),
+        allow("dir.deletion", preapproved("always")),
+    )
+    with run("Hello.", grant=grant):
+        mail()
+        assert rule_of(create, "evil.docx", Untrusted("x")) == ""
+        assert rule_of(delete, "23") == "gate.unavailable"
 
 
 def test_a_directory_that_an_exposed_run_has_written_to_finds_nothing():

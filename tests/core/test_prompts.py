@@ -349,12 +349,17 @@ def test_a_quarantined_model_has_no_tools():
 
     def model(_: str) -> str:
         rules.append(rule_of(send, "eve@evil.example"))
+        rules.append(rule_of(bound, "eve@evil.example"))
+        with pytest.raises(MisuseError):
+            Untrusted("eve@evil.example").endorse(str, reason="the model says so")
+        assert Untrusted("x").reveal(reason="to look at it") == "x"
         raise RuntimeError(EVIL)
 
-    with run():
+    with run() as active:
+        (bound,) = active.tools(send)
         with pytest.raises(MisuseError) as error:
             quarantined(model, Untrusted(EVIL), Verdict, task="What is it?")
-        assert rules == ["run.none"]
+        assert rules == ["run.none", "run.none"]
         assert "eve" not in str(error.value)
         assert rule_of(search, "x") == ""
     assert DONE == [("x", 3)]

@@ -380,6 +380,13 @@ def test_two_keys_are_two_people():
     )
     with run(None, gate=forged, approvers=people):
         assert rule_of(send, "a@acme.com") == "gate.mismatch"
+    renamed = CallbackGate(
+        lambda one: one.approve(by="the boss")._replace(
+            parts=(signed(one.approve(by="dana"), DANA), signed(one.approve(by="lee"), LEE))
+        )
+    )
+    with run(None, gate=renamed, approvers=people):
+        assert rule_of(send, "a@acme.com") == "gate.mismatch"
     assert len(DONE) == 1
 
 
