@@ -22,8 +22,9 @@ That is the mode ``delimit``. The others are
 * ``encode``: between the markers stands base64 of the text;
 * ``documents``: a ``<documents>`` block with the text in a JSON string, as
   Microsoft's Foundry has it, the marker in the same object;
-* ``handle``: no text at all, only ``<handle-k3v9…-1 of text from ...>``. Passed as
-  a whole argument it stands for the value; in a longer text it is forged.
+* ``handle``: no text at all, only ``<handle-k3v9…-1 of text from ...>``, where the
+  names of sources are left out that content may have brought. Passed as a whole
+  argument it stands for the value; in a longer text it is forged.
 
 All but the last help a model to tell data from instructions, and no guarantee
 rests on them: the guarantee is the origin check at the tool. A model that sees
@@ -44,7 +45,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 from pydantic_core import to_json
 
 from checkrein.errors import ConfigurationError
-from checkrein.labels import Label, join
+from checkrein.labels import Label, Origin, Source, join
 from checkrein.ports import entropy
 from checkrein.sanitising import KINDS, sanitise
 
@@ -216,10 +217,11 @@ class RunMarks:
     def render(self, value: object, label: Label, mode: Mode | None = None) -> str:
         """Return *value* as text that is safe to show a model."""
         mode = mode or self.isolation.mode
-        origin = self._origin(label)
         if mode == "handle":
+            origin = self._origin(_unnamed(label))
             kind = "text" if isinstance(value, str) else type(value).__name__
             return f"{_HANDLE}{self.hold(value, label)} of {_safe(kind)}{origin}>"
+        origin = self._origin(label)
         text = self.clean(value if isinstance(value, str) else _as_json(value))
         token = self.token(label)
         if mode == "documents":
@@ -377,6 +379,17 @@ def _json_text(value: dict[str, str]) -> str:
     """Return JSON in which no content can close the block around it."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _unnamed(label: Label) -> Label:
+    """Return *label* without names that may come from outside, a sender or a title for example.
+
+    Of a tool's output the name is its resource, which stands in the program.
+    """
+    sources = (
+        one if one.origin is Origin.TOOL_OUTPUT else Source(one.origin) for one in label.sources
+    )
+    return Label(frozenset(sources), label.private)
 
 
 def _safe(name: str) -> str:
