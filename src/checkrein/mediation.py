@@ -162,9 +162,9 @@ def mediate(
             raw = None
         if call.files:
             call.close()  # what cannot be written to the end was not done
-        result = run.commit(call, raw, inner, frame)
+        result = run.flow.commit(call, raw, inner, frame)
     except BaseException as error:
-        run.note_failure(call, inner, frame)
+        run.flow.note_failure(call, inner, frame)
         yield from _write(run, run.entries.of_outcome(call, _status(error), error, None, started))
         if isinstance(error, Left):
             return None
@@ -441,7 +441,7 @@ def _stream(
 ) -> Generator[Need, Any, None]:
     """Hand out labelled items until the body, or the leave to run it, ends."""
     while raw is not END:
-        yield Emit(run.commit(call, raw, inner, frame))
+        yield Emit(run.flow.commit(call, raw, inner, frame))
         yield from _hear(run)
         problem = run.still_open(call)
         if problem is not None:

@@ -111,12 +111,12 @@ class Questions:
         if name in call.returned:
             return ", ".join(call.returned[name].names)
         one = call.facts.by_name[name]
-        evidence = self._run._evidence
+        evidence = self._run.flow.evidence
         trust = evidence.reference_trust(one.refers, value) if one.refers else evidence.trust(value)
         for bit, words in _WORDS:
             if trust & bit:
                 return words
-        found = sources_of(value, self._run.contents)
+        found = sources_of(value, self._run.flow.contents)
         return f"stands in {', '.join(found)}" if found else "unknown: the model's choice"
 
     def settle(self, question: Confirmation, answer: object, call: Call) -> Finding | None:

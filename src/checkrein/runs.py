@@ -22,7 +22,6 @@ import inspect
 import itertools
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -30,13 +29,13 @@ from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast
 
-from checkrein.admission import Refusal, admit, is_default
+from checkrein.admission import Refusal, admit
 from checkrein.advice import advise
 from checkrein.calls import Binder, Call, Malformed, open_call
-from checkrein.directories import entries, fields_of
 from checkrein.entries import Entries
 from checkrein.errors import ConfigurationError, MisuseError
-from checkrein.facts import TAINTED_RESOURCES, Effect, Resources, Returns, ToolFacts
+from checkrein.facts import Effect, ToolFacts
+from checkrein.flow import Flow
 from checkrein.frames import Frame, receiver_of, spec_of, why_unguarded
 from checkrein.freezing import Unfreezable, encode, freeze, thaw
 from checkrein.grants import Chain, Grant, note_expired, was_seen_expired
@@ -44,12 +43,11 @@ from checkrein.isolation import PROCESS_MARKS, Isolation, RunMarks, notice
 from checkrein.labels import Label, Origin, Source
 from checkrein.lazy import logger
 from checkrein.orders import expired, orders_of
-from checkrein.origins import Evidence, Piece, Trust, texts_in, weakest
+from checkrein.origins import Piece, Trust
 from checkrein.plans import NO_ROOM, Plan, Step, plan_grant
 from checkrein.ports import ACTIVE
 from checkrein.ports import Frame as FramePort
 from checkrein.questions import Questions
-from checkrein.results import PLAINLY_CLOSED, look_at
 from checkrein.rules import (
     Decision,
     Finding,
@@ -59,9 +57,7 @@ from checkrein.rules import (
     Terms,
     decide,
     expiry,
-    is_known,
     standing,
-    unauthorised,
 )
 from checkrein.shadow import Overlooked, Shadow
 from checkrein.store import PROCESS_STORE, open_store
@@ -78,7 +74,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DENIALS_THAT_LOCK: Final = 3
-_CONTENTS: Final = 100
 _APPROVER: Final = Label(frozenset({Source(Origin.USER_INPUT, "approver")}))
 
 _FORKS = [0]
@@ -162,7 +157,7 @@ class Run:
         self._chain: tuple[Grant, ...] = links
         self.line: tuple[Run, ...] = (self,)  # this run, then the ones it runs inside
         self.grant_ids = [one.id for one in links]
-        self._readable = (self.marks, PROCESS_MARKS)
+        self.readable = (self.marks, PROCESS_MARKS)
         self._frame = Frame(self)
         self._opened_in = ""
         self._token: Token[Any] | None = None
@@ -171,10 +166,10 @@ class Run:
         self._forks = _FORKS[0]
         self._entered = False
         self._state = RunState(exposed=exposed)
-        self._evidence = Evidence()
+        self.flow = Flow(self)
         self._terms = Terms(
             self._chain,
-            self._evidence,
+            self.flow.evidence,
             dict(pins or {}),
             vouching=frozenset({links[0].id}),
             agents=(agent,),
@@ -183,11 +178,7 @@ class Run:
         self._latest = self.clock()
         self._ahead = self._latest - time.monotonic()
         self._plans: dict[ToolFacts, Plan] = {}
-        self._tainted = Resources()
         self._shadow: Shadow | None = None
-        self.contents: deque[Untrusted[Any]] = deque(
-            maxlen=_CONTENTS
-        )  # to tell people what is where
         self._denials = 0
         self._children = 0  # opened, ever
         self.questions = Questions(self)
@@ -275,10 +266,9 @@ class Run:
         self.orders, self.waits = parent.orders, parent.waits
         self.marks = parent.marks
         self._salt = parent._salt  # a call refused here is known as refused there
-        self._tainted = parent._tainted
-        self.contents = parent.contents
+        self.flow.share(parent.flow)
         self._plans = {}
-        self._readable = parent._readable
+        self.readable = parent.readable
         self._latest = max(self._latest, parent._latest)  # time does not begin anew in a child
         self._ahead = max(self._ahead, parent._ahead)
         self._chain = (*parent._chain, *self._chain)
@@ -406,8 +396,7 @@ class Run:
             raise MisuseError("instruct(text) takes the user's words as a str; the rest is data=")
         self.refuse_marked(text, "instruct")
         piece = Piece([text], Trust.USER)
-        with self._lock:
-            self._evidence.add(piece)
+        self.flow.learn(piece)
         self.record("instruction", text=text)
         if data is None:
             return text
@@ -433,8 +422,7 @@ class Run:
             elif isinstance(part, Untrusted):
                 raise MisuseError("trust() takes configuration; content is endorsed, not trusted")
         piece = Piece(values, Trust.SYSTEM)
-        with self._lock:
-            self._evidence.add(piece)
+        self.flow.learn(piece)
         self.record("trusted", values=len(values))
 
     def notice(self) -> str:
@@ -516,13 +504,13 @@ class Run:
     def trusts(self, value: Any) -> bool:
         """Say whether somebody trusted has said all of *value*, as far as the run knows."""
         try:
-            return bool(self._evidence.trust(freeze(value)))
+            return bool(self.flow.evidence.trust(freeze(value)))
         except Unfreezable:
             return False
 
     def refuse_marked(self, text: str, verb: str) -> None:
         """Refuse words that should be trusted and hold a marker of untrusted content."""
-        if any(one.nonce in text or (one.letter and one.letter in text) for one in self._readable):
+        if any(one.nonce in text or (one.letter and one.letter in text) for one in self.readable):
             raise MisuseError(f"{verb}() takes trusted words; this text holds untrusted content")
 
     # -- shadow ----------------------------------------------------------------------------
@@ -625,7 +613,7 @@ class Run:
         } | arguments
         call = Call("", facts, {}, "", self._salt)
         try:
-            open_call(call, spec.binder.bind(received, given), self._readable)
+            open_call(call, spec.binder.bind(received, given), self.readable)
         except Malformed as problem:
             finding = Finding("call.malformed", Outcome.DENY, str(problem), problem.argument)
             return Decision(Outcome.DENY, (finding,))
@@ -672,7 +660,7 @@ class Run:
         Content that comes back by its marker exposes the run.
         """
         try:
-            open_call(call, binder.bind(args, kwargs), self._readable)
+            open_call(call, binder.bind(args, kwargs), self.readable)
         except (Malformed, MisuseError) as problem:
             return problem
         if call.returned and not self.exposed:
@@ -698,7 +686,7 @@ class Run:
             else:
                 bound[name] = changes[name]
         try:
-            open_call(call, bound, self._readable)
+            open_call(call, bound, self.readable)
         except Malformed as problem:
             return problem
         kept = {name: one for name, one in before.returned.items() if name not in changes}
@@ -741,7 +729,7 @@ class Run:
         The view is one snapshot: state is replaced as a whole, and evidence only
         grows. So nothing has to be locked; a budget is taken, or not, in one step.
         """
-        return decide(plan.rules, call, self._view(frame), approved)
+        return decide(plan.rules, call, self.view(frame), approved)
 
     def note_expiry(self) -> None:
         """Keep in mind, here and in the store, which grants were seen expired."""
@@ -760,7 +748,8 @@ class Run:
         """Say whether a call that is not allowed may run all the same, in a shadow run."""
         return self._shadow is not None and self._shadow.overlooks(call, decision)
 
-    def _view(self, frame: Frame) -> RunView:
+    def view(self, frame: Frame) -> RunView:
+        """Return what the rules may know of the run, for a call from *frame*."""
         terms = self._terms
         now = self.clock()
         return RunView(
@@ -774,28 +763,8 @@ class Run:
 
     def still_open(self, call: Call) -> Finding | None:
         """Return what forbids a stream to go on, ``None`` for nothing."""
-        view = self._view(self._frame)
+        view = self.view(self._frame)
         return next(iter((*standing(call, view), *expiry(call, view))), None)
-
-    def is_tainted(self, call: Call, approved: Sequence[Finding], outer: Frame) -> bool:
-        """Say whether the body of *call* is given untrusted values.
-
-        A value that a person let pass is let pass here, and endorsed nowhere else. What
-        passed because the tool only reads, or confines it, may be the attacker's choice:
-        it is not trusted in the calls that the body makes.
-        """
-        facts = call.facts
-        if (facts.confinable or not facts.wary) and facts.plain and self._wary(outer):
-            view = self._view(outer)
-            if not all(is_known(call, view, name) for name in facts.plain):
-                return True
-        if call.returned or (approved and any(one.rule == "flow.origin" for one in approved)):
-            return True
-        for name in call.facts.payload:
-            label = call.arguments[name].label
-            if not label.trusted and (self.exposed or not _only_agent(label)):
-                return True
-        return False
 
     def refuse(self, digest: bytes, *, suspicious: bool) -> None:
         """Take in that a person has denied a call; suspicion, or the third denial, locks."""
@@ -811,119 +780,14 @@ class Run:
 
     # -- after the body ----------------------------------------------------------------------
 
-    def commit(self, call: Call, raw: Any, inner: Frame, outer: Frame) -> Any:
-        """Label what the body returned, and note what the run has now seen."""
-        facts = call.facts
-        if facts.quiet and type(raw) in PLAINLY_CLOSED:
-            return raw  # no room for content, and nobody counts on it
-        seen = look_at(call, raw, saw=inner.saw, marks=self._readable)
-        if seen.private:
-            self.hold_private(unasked=self._wary(outer) and not self._key_trust(call, outer))
-        if facts.directories:
-            self._take_references(call, raw, self._key_trust(call, outer), inner)
-        impure = raw is not None and self._is_impure(facts)
-        boxed = type(seen.result) is Untrusted
-        told = not boxed and type(raw) not in PLAINLY_CLOSED and self._echoes(inner)
-        if boxed and not seen.result.label.trusted:
-            self.contents.append(seen.result)
-        if seen.untrusted or told or (impure and facts.reads):
-            self._take_in_content(facts, outer, hidden=boxed)
-        elif facts.evidence and not (impure or inner.tainted) and self._all_trusted(call, outer):
-            names = facts.evidence if isinstance(facts.evidence, tuple) else ()
-            piece = Piece(fields_of(raw, names) if names else [raw], Trust.TOOL)
-            with self._lock:
-                self._evidence.add(piece)
-        self._taint_written(facts, inner, outer)
-        return seen.result
-
-    def _key_trust(self, call: Call, outer: Frame) -> int:
-        """Return whose words have asked for what a call reads, ``Trust.NONE`` for nobody's.
-
-        Words, not numbers, and of three letters at least: "a" asks for nothing.
-        """
-        view = self._view(outer)
-        facts, together = call.facts, Trust.NONE
-        payload = () if facts.changes else facts.payload  # what is put in has selected nothing
-        if view.wary and any(not call.arguments[one].label.trusted for one in payload):
-            return Trust.NONE
-        for name in facts.plain:
-            value = call.arguments[name]
-            if is_default(facts, name, value):
-                continue
-            if view.wary and not is_known(call, view, name):
-                return Trust.NONE
-            if any(len(text.strip()) > 2 for text in texts_in(value)):
-                trust = self._evidence.trust(value) or Trust.TOOL
-                together = weakest(together, trust) if together else trust
-        return together
-
-    def _take_references(self, call: Call, raw: Any, key: int, inner: Frame) -> None:
-        """Take in the entries that a directory has found; see :mod:`checkrein.directories`."""
-        facts = call.facts
-        if inner.saw or (self._tainted.meet(facts) and not facts.changes):
-            return
-        asked = {text for name in facts.plain for text in texts_in(call.arguments[name])}
-        for directory in facts.directories:
-            trust = key or (Trust.TOOL if directory.listing else Trust.NONE)
-            found = entries(directory, raw, asked) if trust else ()
-            with self._lock:
-                for one in found:
-                    self._evidence.refer(directory.kind, encode(one), trust)
-
-    def _taint_written(self, facts: ToolFacts, inner: Frame, outer: Frame) -> None:
-        """What the model may have chosen lies, or will lie, there; read back it is no evidence."""
-        if facts.changes and (inner.tainted or (self._wary(outer) and facts.confinable)):
-            self._tainted.add(facts)
-
     def enter_body(self, call: Call, approved: Sequence[Finding], outer: Frame) -> Frame:
         """Return the frame for the body of *call*, which is about to start."""
         if self._shadow is not None:
             self._shadow.note(call, approved)
-        inner = Frame(self, call, self.is_tainted(call, approved, outer))
+        inner = Frame(self, call, self.flow.is_tainted(call, approved, outer))
         if call.facts.changes:
-            self._taint_written(call.facts, inner, outer)
+            self.flow.taint_written(call.facts, inner, outer)
         return inner
-
-    def note_failure(self, call: Call, inner: Frame, outer: Frame) -> None:
-        """Note that a body raised: the text of an exception may quote what the body read."""
-        facts = call.facts
-        if facts.private:
-            self.hold_private()
-        source = facts.returns is Returns.UNTRUSTED or facts.external
-        told = inner.saw or self._echoes(inner)
-        if source or told or (facts.reads and self._is_impure(facts)):
-            self._take_in_content(facts, outer)
-        self._taint_written(facts, inner, outer)
-
-    def _echoes(self, inner: Frame) -> bool:
-        """Say whether a plain result, or an error, may be the first of its content to be seen."""
-        return inner.tainted and self.marks.isolation.mode == "handle"
-
-    def _take_in_content(self, facts: ToolFacts, outer: Frame, *, hidden: bool = False) -> None:
-        if outer.call is None:
-            # A model that is shown a handle has read nothing.
-            if not (hidden and self.marks.isolation.mode == "handle"):
-                self.expose(facts.source)
-        else:
-            outer.tainted = outer.saw = True
-
-    def _is_impure(self, facts: ToolFacts) -> bool:
-        """Say whether untrusted content was, or may have been, written to what a tool is about."""
-        if facts.returns is Returns.CLOSED:
-            return False
-        return TAINTED_RESOURCES.meet(facts) or self._tainted.meet(facts)
-
-    def _wary(self, outer: Frame) -> bool:
-        return self.exposed if outer.call is None else outer.tainted
-
-    def _all_trusted(self, call: Call, outer: Frame) -> bool:
-        """Say whether nobody untrusted can have chosen what the call was given."""
-        view = self._view(outer)
-        if not view.wary:
-            return True
-        if call.facts.payload or call.facts.confinable:
-            return False
-        return not any(unauthorised(call, view, name) for name in call.facts.plain)
 
     def take_endorsement(
         self, label: Label, value: object, *, reason: str, tool: object, parameter: str
@@ -939,8 +803,7 @@ class Run:
                 encoded = encode(freeze(value))
             except Unfreezable as problem:
                 raise MisuseError(f"the endorsed value {problem}") from None
-            with self._lock:
-                self._evidence.endorse(spec.facts.definition, parameter, encoded)
+            self.flow.evidence.endorse(spec.facts.definition, parameter, encoded)
         self.record(
             "endorsement", sources=list(label.names), reason=reason, tool=name, parameter=parameter
         )
@@ -1030,7 +893,3 @@ def _both_pins(ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> dict[s
     """Return pins that a tool meets only if it meets both; no definition is empty."""
     both = {**ours, **theirs}
     return {name: pin if ours.get(name, pin) == pin else b"" for name, pin in both.items()}
-
-
-def _only_agent(label: Label) -> bool:
-    return all(source.origin is Origin.AGENT_GENERATED for source in label.sources)
