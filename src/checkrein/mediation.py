@@ -138,7 +138,8 @@ def mediate(
             rule="run.none",
             tool=facts.name,
         )
-    run, frame = frame.run, frame.current
+    run = frame.run
+    frame = frame.current if frame.over else frame
     call = run.open_call(facts, frame)
     problem = run.freeze(call, binder, args, kwargs)
     if problem is not None:

@@ -784,7 +784,11 @@ class Run:
         """Return the frame for the body of *call*, which is about to start."""
         if self._shadow is not None:
             self._shadow.note(call, approved)
-        inner = Frame(self, call, self.flow.is_tainted(call, approved, outer))
+        facts = call.facts
+        # Nothing can be an attacker's where nothing was read, and nothing given that others wrote.
+        clean = not (self._state.exposed or facts.payload or approved or outer.tainted)
+        tainted = bool(call.returned) or (not clean and self.flow.is_tainted(call, approved, outer))
+        inner = Frame(self, call, tainted)
         if call.facts.changes:
             self.flow.taint_written(call.facts, inner, outer)
         return inner
