@@ -8,7 +8,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from checkrein.conditions import Constraint, is_constraint
-from checkrein.constraints.values import exactly
 from checkrein.errors import MisuseError
 from checkrein.facts import MISSING, Parameter, ToolFacts
 from checkrein.frames import spec_of, why_unguarded
@@ -87,6 +86,8 @@ def planned(tool: Callable[..., Any], /, **arguments: Any) -> Step:
             f"the step calls {spec.facts.name} without {missing[0]!r}: plan a value, "
             "or anything if it is not known yet"
         )
+    from checkrein.constraints import exactly  # noqa: PLC0415 (most runs follow no plan)
+
     return Step(
         spec.facts,
         {name: one if is_constraint(one) else exactly(one) for name, one in given.items()},

@@ -18,7 +18,6 @@ Sealing is no encryption: who reads the text can decode the content.
 from __future__ import annotations
 
 import base64
-import hmac
 import json
 from typing import Any, Final
 
@@ -75,6 +74,8 @@ def unsealed(text: str, key: bytes, context: str) -> tuple[Any, Label]:
         data, given = _from_text(body), _from_text(mac)
     except ValueError:
         data, given = b"", b""
+    import hmac  # noqa: PLC0415 (as in _mac)
+
     if version != _VERSION or not hmac.compare_digest(given, _mac(key, context, data)):
         raise TamperedError("the text is not sealed, or was changed, or is for another place")
     tree = json.loads(data)
@@ -90,6 +91,8 @@ def unsealed(text: str, key: bytes, context: str) -> tuple[Any, Label]:
 def _mac(key: bytes, context: str, body: bytes) -> bytes:
     if not isinstance(key, bytes) or len(key) < _SHORTEST_KEY:
         raise ConfigurationError("a key for sealing is at least 32 random bytes")
+    import hmac  # noqa: PLC0415 (loads hashlib, and few programs seal)
+
     place = context.encode("utf-8", "surrogatepass")
     return hmac.digest(key, _PREFIX + len(place).to_bytes(8) + place + body, "sha256")
 
