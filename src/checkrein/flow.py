@@ -77,9 +77,9 @@ class Flow:
             view = self._run.view(outer)
             if not all(is_known(call, view, name) for name in facts.plain):
                 return True
-        if call.returned or (approved and any(one.rule == "flow.origin" for one in approved)):
+        if call.returned or any(one.rule == "flow.origin" for one in approved):
             return True
-        for name in call.facts.payload:
+        for name in facts.payload:
             label = call.arguments[name].label
             if not label.trusted and (self._run.exposed or not _only_agent(label)):
                 return True
@@ -181,11 +181,11 @@ class Flow:
 
     def _all_trusted(self, call: Call, outer: Frame) -> bool:
         """Say whether nobody untrusted can have chosen what the call was given."""
-        view = self._run.view(outer)
-        if not view.wary:
+        if not self._wary(outer):
             return True
         if call.facts.payload or call.facts.confinable:
             return False
+        view = self._run.view(outer)
         return not any(unauthorised(call, view, name) for name in call.facts.plain)
 
 

@@ -786,11 +786,10 @@ class Run:
             self._shadow.note(call, approved)
         facts = call.facts
         # Nothing can be an attacker's where nothing was read, and nothing given that others wrote.
-        clean = not (self._state.exposed or facts.payload or approved or outer.tainted)
-        tainted = bool(call.returned) or (not clean and self.flow.is_tainted(call, approved, outer))
-        inner = Frame(self, call, tainted)
-        if call.facts.changes:
-            self.flow.taint_written(call.facts, inner, outer)
+        doubt = self.exposed or facts.payload or call.returned or approved or outer.tainted
+        inner = Frame(self, call, bool(doubt) and self.flow.is_tainted(call, approved, outer))
+        if facts.changes:
+            self.flow.taint_written(facts, inner, outer)
         return inner
 
     def take_endorsement(

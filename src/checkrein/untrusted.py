@@ -32,7 +32,7 @@ from pydantic_core import SchemaSerializer, core_schema
 
 from checkrein.errors import Denied, MisuseError
 from checkrein.isolation import PROCESS_MARKS
-from checkrein.labels import Label, Origin, Source
+from checkrein.labels import Label, Origin, Source, join
 from checkrein.lazy import logger
 from checkrein.ports import ACTIVE
 from checkrein.sealing import sealed, unsealed
@@ -379,9 +379,7 @@ def combine(function: Callable[..., R], *values: Any) -> Untrusted[R]:
     boxes = [one for one in values if isinstance(one, Untrusted)]
     if not boxes:
         raise MisuseError("combine() is for values of which at least one is untrusted")
-    joined = boxes[0]._label
-    for box in boxes:
-        joined |= box._label
+    joined = join(*(box._label for box in boxes))
     plain = [one._value if isinstance(one, Untrusted) else one for one in values]
     first: Untrusted[Any] = labelled(None, joined, boxes[0]._marks, boxes[0]._call)
     return first.map(lambda _: function(*plain))
