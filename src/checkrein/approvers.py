@@ -75,6 +75,10 @@ class Approvers:
         self._keys = dict(keys)
         self.needed = needed
 
+    def alone(self) -> Approvers:
+        """Return the same people, of whom one is enough: to check one answer of several."""
+        return Approvers(self._keys)
+
     def problem(self, question: Confirmation, verdict: Verdict, requesters: Sequence[str]) -> str:
         """Return why an answer does not count, ``""`` if it does.
 

@@ -136,6 +136,7 @@ class Call:
         openers: what opens the files among its arguments, by name.
         files: the files that were opened for the body, by name.
         refusal: why no grant admits it, ``None`` if one does.
+        answered: the questions about it that somebody has answered.
     """
 
     injected: Mapping[str, Any] = _EMPTY
@@ -145,6 +146,7 @@ class Call:
     openers: Mapping[str, Opener] = _EMPTY
     files: Mapping[str, IO[Any]] = _EMPTY
     refusal: Exception | None = None
+    answered: tuple[Any, ...] = ()
     _digest = b""
 
     def __init__(
@@ -166,6 +168,13 @@ class Call:
         """Take the values that the constraints of the grants hand over, before anything else."""
         self.arguments = arguments
         self.atomic = False
+
+    def go_on_as(self, id: str) -> None:  # noqa: A002 (as above)
+        """Take over the id of a call that was put off: this one is the same, made again."""
+        self.id = id
+        for name, value in self.arguments.items():
+            if type(value) is Untrusted:  # the body with this id may reveal it
+                self.arguments[name] = labelled(content(value), value.label, value._marks, id)
 
     @property
     def digest(self) -> bytes:

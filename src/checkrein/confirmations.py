@@ -1,23 +1,52 @@
-"""A question to a person, and the answer: bound to one exact call.
+"""A question to a person, and the answer: bound to one exact call, and to what was shown of it.
 
 The digest of a confirmation is::
 
-    SHA-256( "checkrein/confirmation/v1" LF  field ... )
+    SHA-256( "checkrein/confirmation/v2" LF  field ... )
 
-over id, agent, run, call, the call's digest (tool definition and arguments),
-the grants in force, the rules that asked and the time of expiry, each field as
-its length in decimal, ``:``, and its bytes. The id is the nonce. A verdict
-carries id and digest back; a verdict for anything else is ``gate.mismatch``.
+over everything that the approver is shown and everything that the answer is good
+for: :func:`digest_of` lists it. Each field is its length in decimal, ``:``, and its
+bytes; a list is the number of its items, as a field, and the items. The id is the
+nonce. A verdict carries id and digest back; a verdict for anything else is
+``gate.mismatch``. So whoever keeps a question on its way to the approver and shows
+them something else gets an answer that is good for nothing.
+
+:func:`to_text` and :func:`read_question` write a question down for another process, as
+JSON; what is read again shows every argument as text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from checkrein.errors import MisuseError
+from checkrein.errors import MisuseError, TamperedError
 from checkrein.lazy import sha256
+
+_PREFIX: Final = b"checkrein/confirmation/v2\n"
+
+
+class Care(NamedTuple):
+    """How much care an answer takes, beyond reading. Use it sparingly: people get used to it.
+
+    A gate that can enforce it does: the queue and its inbox.
+
+    Args:
+        seconds: for how long at least the question has been open before a yes counts,
+            by the clock of the process that takes the answer.
+        retype: the name of an argument whose value the approver types in, from their
+            own knowledge: it is not filled in for them.
+    """
+
+    seconds: float = 0.0
+    retype: str = ""
+
+
+NO_CARE: Final = Care()
+"""An answer that is read and given."""
 
 
 class Shown(NamedTuple):
@@ -25,10 +54,12 @@ class Shown(NamedTuple):
 
     Attributes:
         name: the parameter.
-        value: the value that will run, frozen; nothing is cut off.
+        value: the value that will run, frozen; ``None`` in another process.
         untrusted: whether the parameter takes untrusted content.
         origin: in words, where the value came from.
         concern: what the rules say about it, ``""`` for nothing.
+        text: the value in Python's spelling; nothing is cut off, every character shows.
+        plain: the value as JSON, ``""`` if it is not plain data; for editing.
     """
 
     name: str
@@ -36,6 +67,8 @@ class Shown(NamedTuple):
     untrusted: bool
     origin: str
     concern: str = ""
+    text: str = ""
+    plain: str = ""
 
 
 class Confirmation(NamedTuple):
@@ -54,6 +87,13 @@ class Confirmation(NamedTuple):
         call: the id of the call.
         expires: when the question lapses, in seconds since the epoch.
         digest: 32 bytes, hexadecimal, that stand for all of this.
+        bound_to: the digest of the call, over the tool's definition and its arguments.
+        grants: the ids of the grants in force.
+        chain: on whose behalf: the agents around this one, and the keys that hold the grant.
+        asked: when, in seconds since the epoch.
+        preview: what the tool says that the call would do, every character visible.
+        needed: how many different people must say yes.
+        care: how much care an answer takes.
     """
 
     id: str
@@ -68,6 +108,19 @@ class Confirmation(NamedTuple):
     call: str
     expires: float
     digest: str
+    bound_to: str = ""
+    grants: tuple[str, ...] = ()
+    chain: tuple[str, ...] = ()
+    asked: float = 0.0
+    preview: str = ""
+    needed: int = 1
+    care: Care = NO_CARE
+
+    @property
+    def letters(self) -> int:
+        """How much there is to read: the letters of arguments, reasons and preview."""
+        shown = sum(len(one.name) + len(one.text) + len(one.origin) for one in self.arguments)
+        return shown + sum(map(len, self.reasons)) + len(self.preview)
 
     def approve(self, *, by: str) -> Verdict:
         """Return a yes to exactly this call.
@@ -132,16 +185,129 @@ class Verdict(NamedTuple):
     parts: tuple[Verdict, ...] = ()
 
 
+class Spent(NamedTuple):
+    """In place of an answer: there was one, and it was used. The call may have run.
+
+    Attributes:
+        confirmation: the id of the question.
+    """
+
+    confirmation: str
+
+
 def _name(by: str) -> str:
     if not isinstance(by, str) or not by.strip():
         raise MisuseError("a verdict needs by='...': who gives it; it will be in the audit log")
     return by
 
 
-def confirmation_digest(fields: Mapping[str, str | bytes]) -> str:
-    """Return the digest of a confirmation's binding *fields*, in their order."""
-    parts = [b"checkrein/confirmation/v1\n"]
-    for value in fields.values():
-        raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+# -- the digest ----------------------------------------------------------------------------
+
+
+def digest_of(question: Confirmation) -> str:
+    """Return the digest that *question* ought to have."""
+    parts = [_PREFIX]
+    for value in _bound(question):
+        raw = value.encode("utf-8", "surrogatepass")
         parts.append(b"%d:%b" % (len(raw), raw))
     return sha256(b"".join(parts)).hex()
+
+
+def _bound(one: Confirmation) -> Iterator[str]:
+    yield from (one.id, one.agent, one.run, one.call, one.bound_to)
+    yield from (one.tool, one.effect, one.resource)
+    for texts in (one.chain, one.grants, one.rules, one.reasons):
+        yield from _listed(texts)
+    yield str(len(one.arguments))
+    for shown in one.arguments:
+        yield from (shown.name, shown.text, shown.plain, "1" if shown.untrusted else "0")
+        yield from (shown.origin, shown.concern)
+    yield from (one.preview, str(one.needed), repr(one.care.seconds), one.care.retype)
+    yield from (repr(one.asked), repr(one.expires))
+
+
+def _listed(texts: Iterable[str]) -> Iterator[str]:
+    listed = tuple(texts)
+    yield str(len(listed))
+    yield from listed
+
+
+# -- written down --------------------------------------------------------------------------
+
+
+def to_text(question: Confirmation) -> str:
+    """Return *question* as JSON, for another process."""
+    tree = question._asdict()
+    tree["arguments"] = [{**one._asdict(), "value": None} for one in question.arguments]
+    tree["care"] = question.care._asdict()
+    return _json(tree)
+
+
+def read_question(text: str) -> Confirmation:
+    """Return the question that was written down as *text*.
+
+    Raises:
+        TamperedError: it is no question, or not the one that was asked.
+    """
+    try:
+        tree = json.loads(text)
+        tree["arguments"] = tuple(Shown(**one) for one in tree["arguments"])
+        tree["care"] = Care(**tree["care"])
+        for name in ("reasons", "rules", "grants", "chain"):
+            tree[name] = tuple(tree[name])
+        question = Confirmation(**tree)
+        whole = digest_of(question) == question.digest
+    except Exception as error:  # noqa: BLE001 (whatever is wrong with it, it is no question)
+        raise TamperedError(f"this is no question ({type(error).__name__})") from None
+    if not whole:
+        raise TamperedError("the question is not the one that was asked", where=question.id)
+    return question
+
+
+def verdict_tree(verdict: Verdict) -> dict[str, Any]:
+    """Return *verdict* as plain data.
+
+    Raises:
+        MisuseError: its edits are no JSON.
+    """
+    edits = dict(verdict.edits)
+    try:
+        same = json.loads(_json(edits)) == edits
+    except (TypeError, ValueError, RecursionError):
+        same = False
+    if not same:
+        raise MisuseError("edits that travel are JSON: texts, numbers, lists, dicts, true and null")
+    return {
+        **verdict._asdict(),
+        "edits": edits,
+        "signature": base64.b64encode(verdict.signature).decode(),
+        "parts": [verdict_tree(one) for one in verdict.parts],
+    }
+
+
+def read_verdict(tree: Any) -> Verdict:
+    """Return the verdict that :func:`verdict_tree` has made plain.
+
+    Raises:
+        TamperedError: it is none.
+    """
+    try:
+        found = Verdict(
+            **{
+                **tree,
+                "signature": base64.b64decode(tree["signature"], validate=True),
+                "parts": tuple(read_verdict(one) for one in tree["parts"]),
+            }
+        )
+        texts = (found.confirmation, found.digest, found.by, found.reason)
+        flags = (found.approved, found.suspicious)
+        well = all(type(one) is str for one in texts) and all(type(one) is bool for one in flags)
+    except Exception:  # noqa: BLE001 (whatever is wrong with it, it is no verdict)
+        well = False
+    if not well or type(found.edits) is not dict:
+        raise TamperedError("this is no verdict")
+    return found
+
+
+def _json(tree: Any) -> str:
+    return json.dumps(tree, separators=(",", ":"), allow_nan=False)

@@ -5,6 +5,7 @@
     CheckreinError
     ├── Denied                          policy said no
     ├── Suspended                       a person has yet to answer; call again later
+    │   └── ConfirmationPending         the question lies in a queue
     ├── MisuseError (TypeError)         the caller misused this library
     ├── ConfigurationError (ValueError) a grant, a gate or a log was set up wrongly
     ├── GrantError                      a signed grant is not what it should be
@@ -71,6 +72,13 @@ class Suspended(CheckreinError):
         self.tool = tool
         self.call = call
         self.confirmation = confirmation
+
+
+class ConfirmationPending(Suspended):
+    """The question lies in a queue, and nobody has answered it yet. The process may end.
+
+    The same call, made again in the run or in the one that resumes it, gets the answer.
+    """
 
 
 class MisuseError(CheckreinError, TypeError):

@@ -37,6 +37,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, 
 from pydantic import TypeAdapter
 
 from checkrein import orders
+from checkrein.confirmations import NO_CARE, Care
 from checkrein.directories import Directory, Refers
 from checkrein.errors import MisuseError
 from checkrein.freezing import Unfreezable, encode, freeze
@@ -149,11 +150,15 @@ class Stated(NamedTuple):
         evidence: it may be trusted as a source of arguments; or only these fields may.
         trusted: content from outside is to be taken as plain data.
         directories: whose names or ids may be relied on.
+        preview: says what a call would do, for whoever confirms it.
+        care: how much care a confirmation takes.
     """
 
     evidence: bool | tuple[str, ...] = False
     trusted: bool = False
     directories: tuple[Directory, ...] = ()
+    preview: Callable[..., Any] | None = None
+    care: Care = NO_CARE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -225,6 +230,8 @@ class ToolFacts:
     signature: inspect.Signature
     doc: str
     directories: tuple[Directory, ...] = ()
+    preview: Callable[..., Any] | None = None
+    care: Care = NO_CARE
     definition: bytes = field(init=False)
     # Derived once, for the rules and for the hot path.
     effect: Effect = field(init=False)
@@ -302,6 +309,8 @@ class ToolFacts:
                 self.signature,
                 self.doc,
                 (*self.directories, *stated.directories),
+                self.preview or stated.preview,
+                _more_careful(self.care, stated.care),
             )
         )
 
@@ -342,11 +351,20 @@ def read_facts(function: Callable[..., Any], claim: Claim, stated: Stated) -> To
             shown,
             doc,
             stated.directories,
+            stated.preview,
+            stated.care,
         )
     )
 
 
+def _more_careful(one: Care, other: Care) -> Care:
+    return Care(max(one.seconds, other.seconds), one.retype or other.retype)
+
+
 def _checked(facts: ToolFacts) -> ToolFacts:
+    retyped = facts.care.retype
+    if retyped and retyped not in facts.plain:
+        raise MisuseError(f"{facts.name}: Care(retype={retyped!r}) names no plain argument")
     if facts.external and facts.returns is Returns.PLAIN:
         raise MisuseError(
             f"{facts.name} reaches outside, so what it returns was written outside: annotate "
@@ -368,6 +386,7 @@ def _definition(facts: ToolFacts) -> bytes:
     texts.append(inspect.formatannotation(facts.signature.return_annotation))
     texts += (repr(claim) for claim in facts.claims)
     texts += (repr(one) for one in facts.directories)
+    texts += (repr(facts.care),) if facts.care != NO_CARE else ()
     parts = [text.encode("utf-8", "surrogatepass") for text in texts]
     for one in facts.parameters:
         kind = (

@@ -16,9 +16,10 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, Literal, NamedTuple, TypeVar, cast, final
+from typing import Any, Final, Literal, NamedTuple, TypeVar, cast, final
 
 from checkrein.calls import Binder
+from checkrein.confirmations import Care
 from checkrein.directories import Directory, check_directory
 from checkrein.errors import Denied, MisuseError
 from checkrein.facts import Claim, Effect, Stated, ToolFacts, read_facts
@@ -43,6 +44,8 @@ from checkrein.runs import Run
 from checkrein.waiting import off_loop, within
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_LONGEST_CARE: Final = 3600
 
 
 # -- the decorators ------------------------------------------------------------------------
@@ -105,13 +108,44 @@ def irreversible(
     evidence: bool | Sequence[str] = False,
     returns: Literal["trusted"] | None = None,
     directory: Directory | None = None,
+    preview: Callable[..., str] | None = None,
+    care: Care | None = None,
 ) -> Callable[[F], F]:
     """Guard a tool whose effect cannot be taken back: a person confirms each call.
 
-    Arguments as for :func:`reads`.
+    Args:
+        resource: what it acts on, dotted: ``mail.send``.
+        private: as for :func:`reads`, like those that follow.
+        external: it reaches somebody outside.
+        evidence: whether what it returns may be trusted as a source of arguments.
+        returns: ``"trusted"`` if content from outside is to be taken as plain data.
+        directory: which names or ids in its result may be relied on.
+        preview: a plain function that takes the tool's arguments by name and returns, in
+            words or as a diff, what the call would do. It is run before a person is
+            asked, without any permission: it must change nothing.
+        care: how much care a confirmation takes, beyond reading.
+
+    Example:
+        >>> from checkrein import irreversible
+        >>> @irreversible("files.delete", preview=lambda path: f"removes {path} for good")
+        ... def delete(path: str) -> None: ...
     """
     claim = Claim(Effect.IRREVERSIBLE, resource, external, private)
-    return _decorator(claim, _stated(evidence, returns, directory))
+    stated = _stated(evidence, returns, directory)
+    return _decorator(claim, stated._replace(**_shown_with(preview, care)))
+
+
+def _shown_with(preview: object, care: object) -> dict[str, Any]:
+    if preview is not None and (not callable(preview) or _is_deferred(preview)):
+        raise MisuseError("preview= takes a plain function of the tool's arguments, not async")
+    if care is not None and not isinstance(care, Care):
+        raise MisuseError('care= takes Care(seconds=5), or Care(retype="amount")')
+    care = Care() if care is None else care
+    if not (type(care.seconds) in {int, float} and 0 <= care.seconds <= _LONGEST_CARE):
+        raise MisuseError("Care(seconds=...) takes 0 to 3600 seconds")
+    if not isinstance(care.retype, str):
+        raise MisuseError("Care(retype=...) takes the name of an argument")
+    return {"preview": preview, "care": Care(float(care.seconds), care.retype)}
 
 
 def _stated(evidence: object, returns: object, directory: Directory | None) -> Stated:

@@ -166,7 +166,7 @@ def mediate(
         result = run.flow.commit(call, raw, inner, frame)
     except BaseException as error:
         run.flow.note_failure(call, inner, frame)
-        yield from _write(run, run.entries.of_outcome(call, _status(error), error, None, started))
+        yield from _failed(run, call, error, started)
         if isinstance(error, Left):
             return None
         raise
@@ -175,9 +175,19 @@ def mediate(
         if call.files:
             with suppress(Exception):  # the call has failed already
                 call.close()
-    if run.log is not None:
-        yield from _record(run, run.log, call, result, started)
+    if run.log is not None or call.answered:
+        yield from _record(run, call, result, started)
     return result
+
+
+def _failed(
+    run: Run, call: Call, error: BaseException, started: float
+) -> Generator[Need, Any, None]:
+    """Write down how the body ended; what is in doubt stays so at the gate, too."""
+    status = _status(error)
+    yield from _write(run, run.entries.of_outcome(call, status, error, None, started))
+    if call.answered and status != "in doubt":
+        yield from _finish(run, call)
 
 
 def _edited(
@@ -308,21 +318,28 @@ def _ask(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Ne
             "a person would have to confirm this, and the run has no gate",
         )
         raise (yield from _denial(run, call, (finding, *decision.findings)))
-    question = run.questions.ask(call, decision)
+    question = yield Consult(partial(run.questions.ask, call, decision), _previews(call))
     asked = run.entries.of_call("confirmation.asked", call, decision.findings)
     asked |= {"confirmation": question.id, "bound_to": question.digest}
+    asked |= {"letters": question.letters}
     yield from _write(run, asked)
     try:
         answer = yield Ask(gate, question, run.confirm_within)
     except BaseException as error:
+        paused = isinstance(error, control_flow())
+        if paused and frame.call is None:
+            run.questions.park(question)
+            raise
         run.questions.abandon(question)
-        if frame.call is not None and isinstance(error, control_flow()):
+        if paused:
             # The enclosing body would be run again from its top.
             finding = Finding(
                 "gate.unavailable", Outcome.DENY, "a call inside another call cannot wait"
             )
             raise (yield from _denial(run, call, (finding,))) from None
         raise
+    if isinstance(answer, Verdict):
+        call.answered = (*call.answered, question)
     if isinstance(answer, Verdict) and answer.edits:
         answer = answer._replace(edits=dict(answer.edits))  # one reading of it, here and below
     problem = run.questions.settle(question, answer, call)
@@ -331,6 +348,23 @@ def _ask(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Ne
         raise (yield from _denial(run, call, (problem, *decision.findings)))
     if answer.edits:
         raise Edited(answer.edits)
+
+
+def _previews(call: Call) -> bool:
+    """Say whether asking takes a while: the tool's own preview is run, in a thread if possible."""
+    return call.facts.preview is not None
+
+
+def _finish(run: Run, call: Call) -> Generator[Need, Any, None]:
+    """Tell a gate that keeps its answers what has become of the call: it is not in doubt."""
+    finish = getattr(run.gate, "finish", None)
+    if finish is None:
+        return
+    for question in call.answered:
+        try:
+            yield Consult(partial(finish, question))
+        except Exception as error:  # noqa: BLE001 (the gate will list the call as in doubt)
+            logger().error("run %s: a gate kept an answer (%s)", run.id, type(error).__name__)
 
 
 def _answered(
@@ -389,17 +423,21 @@ def _open_files(run: Run, call: Call) -> Generator[Need, Any, None]:
         raise (yield from _denial(run, call, (finding,))) from None
 
 
-def _record(
-    run: Run, log: Log, call: Call, result: Any, started: float
-) -> Generator[Need, Any, None]:
+def _record(run: Run, call: Call, result: Any, started: float) -> Generator[Need, Any, None]:
     """Write the outcome down. The effect stands even if that fails."""
+    failure = None
     try:
-        failure = yield Persist(log, run.entries.of_outcome(call, "done", None, result, started))
+        if run.log is not None:
+            failure = yield Persist(
+                run.log, run.entries.of_outcome(call, "done", None, result, started)
+            )
     except BaseException:
         run.lock("the outcome of a call may not be recorded")
         raise
     if failure is not None:
         raise _unrecorded(run, call, failure, result)
+    if call.answered:
+        yield from _finish(run, call)
 
 
 def _unrecordable(run: Run, call: Call, failure: Failure) -> Denied:
@@ -429,6 +467,8 @@ def _log_failed(run: Run, failure: Failure) -> None:
 
 def _not_run(run: Run, call: Call, error: BaseException) -> Generator[Need, Any, None]:
     """Write down why the body was never started, unless a denial already says so."""
+    if call.answered and not isinstance(error, GeneratorExit):
+        yield from _finish(run, call)
     if isinstance(error, Denied | GeneratorExit | Edited):
         return
     status = _status(error)

@@ -2,17 +2,27 @@
 
 A confirmation is bound to its call by a digest and is settled once, whatever
 the answer was: late, for another call, a second time, or no answer at all.
+
+A gate may put a question off (:class:`checkrein.errors.Suspended`). Such a question
+stays *parked*: the same call, made again in the run or in the run that resumes it,
+asks no new question but waits for the answer to this one, under the id that the call
+had. It is the same call if its digest, the grants and the reasons to ask are the same.
 """
 
 from __future__ import annotations
 
+import json
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
-from checkrein.confirmations import Confirmation, Shown, Verdict, confirmation_digest
+from checkrein.confirmations import Confirmation, Shown, Spent, Verdict, digest_of
+from checkrein.frames import Apart
+from checkrein.freezing import thaw
 from checkrein.origins import Trust, texts_in
+from checkrein.ports import ACTIVE
 from checkrein.rules import Decision, Finding, Outcome
 from checkrein.untrusted import Untrusted, content
+from checkrein.visible import shown, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,59 +60,87 @@ class Questions:
         run: the run.
     """
 
-    __slots__ = ("_lock", "_open", "_run")
+    __slots__ = ("_lock", "_open", "_parked", "_run")
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._lock = Lock()
         self._open: set[str] = set()
+        self._parked: dict[str, Confirmation] = {}  # by the digest of the call
 
     def ask(self, call: Call, decision: Decision) -> Confirmation:
-        """Return the confirmation for *call*, open for one answer."""
+        """Return the confirmation for *call*, open for one answer: a parked one, or a new one."""
+        parked = self._resumed(call, decision)
+        if parked is not None:
+            call.go_on_as(parked.call)
+            return parked
         run, facts = self._run, call.facts
+        now = run.now()
+        question = Confirmation(
+            id=run._ids(),
+            tool=facts.name,
+            effect=facts.effect.value,
+            resource=facts.source,
+            arguments=self._shown(call, decision),
+            reasons=tuple(dict.fromkeys(one.message for one in decision.findings)),
+            rules=tuple(dict.fromkeys(one.rule for one in decision.findings)),
+            agent=run.agent,
+            run=run.id,
+            call=call.id,
+            expires=now + run.confirm_within,
+            digest="",
+            bound_to=call.digest.hex(),
+            grants=tuple(run.grant_ids),
+            chain=(*run.terms.agents[1:], *run.holders),
+            asked=now,
+            preview=_preview(call),
+            needed=getattr(run.approvers, "needed", 1),
+            care=facts.care,
+        )
+        question = question._replace(digest=digest_of(question))
+        with self._lock:
+            self._open.add(question.id)
+        return question
+
+    def _shown(self, call: Call, decision: Decision) -> tuple[Shown, ...]:
         concerns = {one.argument: one.message for one in decision.findings if one.argument}
-        shown = tuple(
+        return tuple(
             Shown(
                 one.name,
                 call.arguments[one.name],
                 untrusted=one.untrusted,
                 origin=self._origin_of(call, one.name),
                 concern=concerns.get(one.name, ""),
+                text=shown(call.arguments[one.name]),
+                plain=_plain(call.arguments[one.name]),
             )
-            for one in facts.parameters  # in the signature's order, not in the model's
+            for one in call.facts.parameters  # in the signature's order, not in the model's
             if not one.injected
         )
-        nonce = run._ids()
-        expires = run.now() + run.confirm_within
-        rules = tuple(dict.fromkeys(one.rule for one in decision.findings))
-        digest = confirmation_digest(
-            {
-                "id": nonce,
-                "agent": run.agent,
-                "run": run.id,
-                "call": call.id,
-                "digest": call.digest,
-                "grants": ",".join(run.grant_ids),
-                "rules": ",".join(rules),
-                "expires": repr(expires),
-            }
-        )
+
+    def _resumed(self, call: Call, decision: Decision) -> Confirmation | None:
+        """Return the parked question about this very call, open again; ``None`` for none."""
         with self._lock:
-            self._open.add(nonce)
-        return Confirmation(
-            id=nonce,
-            tool=facts.name,
-            effect=facts.effect.value,
-            resource=facts.source,
-            arguments=shown,
-            reasons=tuple(dict.fromkeys(one.message for one in decision.findings)),
-            rules=rules,
-            agent=run.agent,
-            run=run.id,
-            call=call.id,
-            expires=expires,
-            digest=digest,
-        )
+            parked = self._parked.pop(call.digest.hex(), None)
+            if parked is None or self._run.now() >= parked.expires:
+                return None
+            asked = (tuple(self._run.grant_ids), {one.message for one in decision.findings})
+            if asked != (parked.grants, set(parked.reasons)):
+                return None  # there is more to say about it now, or less
+            self._open.add(parked.id)
+            return parked
+
+    def park(self, question: Confirmation) -> None:
+        """Keep a question that was put off, for the same call made again."""
+        with self._lock:
+            self._open.discard(question.id)
+            self._parked[question.bound_to] = question
+
+    @property
+    def parked(self) -> tuple[Confirmation, ...]:
+        """The questions that were put off and have not been taken up again."""
+        with self._lock:
+            return tuple(self._parked.values())
 
     def _origin_of(self, call: Call, name: str) -> str:
         value = call.arguments[name]
@@ -128,6 +166,9 @@ class Questions:
             open_now = question.id in self._open
             self._open.discard(question.id)
         late = self._run.now() >= question.expires
+        if isinstance(answer, Spent):
+            used = "the answer was used before: the call may have run, ask what became of it"
+            return Finding("gate.mismatch", Outcome.DENY, used)
         if not isinstance(answer, Verdict):
             if late:
                 return Finding("gate.expired", Outcome.DENY, "nobody answered in time")
@@ -161,3 +202,42 @@ class Questions:
         """Close a question that will not be answered here."""
         with self._lock:
             self._open.discard(question.id)
+
+
+def _plain(value: Any) -> str:
+    """Return *value* as JSON if it is plain data, ``""`` if it is not."""
+    if type(value) is Untrusted:
+        value = content(value)
+    plain = thaw(value)
+    try:
+        text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
+        return text if json.loads(text) == plain else ""
+    except (TypeError, ValueError, RecursionError):
+        return ""
+
+
+def _preview(call: Call) -> str:
+    """Return what the tool says that *call* would do, in visible letters.
+
+    It runs where no tool can be called, and gets bare values: nothing that it does
+    with them concerns the run.
+    """
+    preview = call.facts.preview
+    if preview is None:
+        return ""
+    named = {
+        one.name: thaw(content(value) if type(value) is Untrusted else value)
+        for one in call.facts.parameters
+        if not one.injected
+        for value in (call.arguments[one.name],)
+    }
+    token = ACTIVE.set(Apart())
+    try:
+        told = preview(**named)
+    except Exception as error:  # noqa: BLE001 (a person is asked all the same)
+        return f"the preview failed ({type(error).__name__})"
+    finally:
+        ACTIVE.reset(token)
+    if type(told) is not str:
+        return f"the preview returned no text ({type(told).__name__})"
+    return "\n".join(map(visible, told.split("\n")))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def _running_asyncio() -> ModuleType | None:
+def running_asyncio() -> ModuleType | None:
     """Return asyncio if one of its loops runs here; other event loops are left alone."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is None:
@@ -26,7 +26,7 @@ def _running_asyncio() -> ModuleType | None:
 
 async def off_loop(work: Callable[[], T]) -> T:
     """Run *work* in a thread of the running asyncio loop; under other loops, right here."""
-    asyncio = _running_asyncio()
+    asyncio = running_asyncio()
     if asyncio is None:
         return work()
     result: T = await asyncio.to_thread(work)
@@ -35,7 +35,7 @@ async def off_loop(work: Callable[[], T]) -> T:
 
 async def within(answer: Awaitable[T], seconds: float) -> T:
     """Await *answer*; under asyncio raise ``TimeoutError`` after *seconds*."""
-    asyncio = _running_asyncio()
+    asyncio = running_asyncio()
     if asyncio is None:
         return await answer
     result: T = await asyncio.wait_for(answer, seconds)

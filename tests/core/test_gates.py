@@ -23,7 +23,7 @@ from checkrein import (
 from checkrein.confirmations import Confirmation, Verdict
 from checkrein.errors import ConfigurationError, Denied, MisuseError
 from checkrein.gates.console import question_text
-from checkrein.gates.visible import shown, visible
+from checkrein.visible import shown, visible
 
 DONE: list[Any] = []
 

@@ -88,7 +88,7 @@ def test_names_that_are_words(cluster, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("UPDATE some_room.about SET version = 2", "later version"),
+        ("UPDATE some_room.about SET version = 3", "later version"),
         ("DELETE FROM some_room.about", "no store"),
         ("INSERT INTO some_room.about VALUES (1)", "no store"),
         ("ALTER TABLE some_room.about RENAME version TO v", "no store"),

@@ -127,7 +127,7 @@ def test_a_later_version(path):
     """A file whose layout this version does not know is refused."""
     SqliteStore.open(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
     with pytest.raises(ConfigurationError, match="later version"):
         SqliteStore.open(path)

@@ -15,8 +15,8 @@ import typer
 from checkrein.cli import logs, stops
 from checkrein.cli.screen import Screen
 from checkrein.errors import CheckreinError, ConfigurationError, TamperedError
-from checkrein.gates.visible import visible
 from checkrein.log.keys import key_path, new_key
+from checkrein.visible import visible
 
 app = typer.Typer(
     help="Checkrein: agent-safety primitives.",

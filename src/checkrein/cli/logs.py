@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard, cast
 
 from checkrein.cli.screen import Screen, safe_json
 from checkrein.errors import ConfigurationError, TamperedError
-from checkrein.gates.visible import visible
 from checkrein.log import read_entries, verify_log
+from checkrein.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

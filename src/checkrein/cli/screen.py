@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from checkrein.gates.visible import visible
+from checkrein.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

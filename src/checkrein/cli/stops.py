@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from checkrein.cli.screen import Screen
 from checkrein.errors import ConfigurationError
-from checkrein.gates.visible import visible
 from checkrein.orders import (
     STOP_ALL,
     expired,
@@ -19,6 +18,7 @@ from checkrein.orders import (
 )
 from checkrein.permissions import check_resource
 from checkrein.store import open_store
+from checkrein.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

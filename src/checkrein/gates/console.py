@@ -7,7 +7,7 @@ import sys
 from typing import TextIO, final
 
 from checkrein.confirmations import Confirmation, Verdict
-from checkrein.gates.visible import shown, visible
+from checkrein.visible import shown, visible
 
 _YES = "yes"
 _SUSPICIOUS = "suspicious"
@@ -62,11 +62,17 @@ def question_text(confirmation: Confirmation) -> str:
         f"  effect     {visible(one.effect)} on {visible(one.resource)}",
     ]
     for argument in one.arguments:
-        lines.append(f"  {visible(argument.name):<10} {shown(argument.value)}")
+        text = argument.text or shown(argument.value)
+        lines.append(f"  {visible(argument.name):<10} {text}")
         note = f"from {argument.origin}" if argument.untrusted else argument.origin
         lines.append(f"  {'':<10} origin: {visible(note)}")
         if argument.concern:
             lines.append(f"  {'':<10} ! {visible(argument.concern)}")
+    if one.chain:
+        lines.append(f"  {'on behalf of':<10} {visible(', '.join(one.chain))}")
+    if one.preview:
+        lines.append("  what the tool says that it would do:")
+        lines += [f"    | {line}" for line in one.preview.split("\n")]
     lines.append("  why you are asked:")
     lines += [f"    - {visible(reason)}" for reason in one.reasons]
     lines.append(f"  call {visible(one.call)}, digest {one.digest[:16]}")

@@ -70,6 +70,13 @@ class Quorum:
             return self._later(answers, confirmation)
         return self._joined(answers, confirmation)
 
+    def finish(self, confirmation: Confirmation) -> None:
+        """Tell the gates that keep their answers that the call is over."""
+        for gate in self._gates:
+            finish = getattr(gate, "finish", None)
+            if finish is not None:
+                finish(confirmation)
+
     async def _later(self, answers: list[Any], confirmation: Confirmation) -> Any:
         waiting = {asyncio.ensure_future(one) for one in answers if inspect.isawaitable(one)}
         found = [one for one in answers if not inspect.isawaitable(one)]

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from checkrein.errors import ConfigurationError
 from checkrein.ports import Clock
 from checkrein.store.faults import StoreError
-from checkrein.store.tables import VERSION, NoRoom, Session, TableStore
+from checkrein.store.tables import NAMES, NEWS, VERSION, NoRoom, Session, TableStore
 
 _missing: ImportError | None = None
 if TYPE_CHECKING:
@@ -65,6 +65,19 @@ _LIVENESS: Final[dict[str, Any]] = {
 }
 _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _TURNSTILE: Final = int.from_bytes(b"ckrn", "big")  # of the advisory locks
+_QUESTIONS: Final = """
+CREATE TABLE {questions} (
+    id text COLLATE "C" PRIMARY KEY,
+    state text COLLATE "C" NOT NULL,
+    question text NOT NULL,
+    verdicts text NOT NULL,
+    asked double precision NOT NULL,
+    expires double precision NOT NULL,
+    changed double precision NOT NULL
+);
+CREATE INDEX questions_by_state ON {questions} (state, asked) WHERE state <> 'done';
+"""
+_UPGRADE: Final = f"{_QUESTIONS}UPDATE {{about}} SET version = ?;\n"  # noqa: S608 (of constants)
 _LAYOUT: Final = """
 CREATE TABLE {budgets} (
     key text COLLATE "C" PRIMARY KEY,
@@ -93,6 +106,7 @@ _EXISTS: Final = (
     "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
     " WHERE n.nspname = ? AND c.relname = 'about'"
 )
+_DEAF: Final = 1.0  # seconds until it is tried again to hear the news
 _ABANDONED: Final[list[object]] = []  # connections of a parent that forked without our hooks
 
 
@@ -109,11 +123,11 @@ class PostgresStore(TableStore):
         self.schema = schema
         self._url = url
         self._connect_timeout = connect_timeout
-        self._names = {
-            name: f'"{schema}".{name}' for name in ("about", "budgets", "reservations", "notices")
-        }
+        self._names = {name: f'"{schema}".{name}' for name in NAMES}
         self._connection: _Connection | None = None
         self._owner = 0
+        self._ears: _Connection | None = None  # hears the news; for one thread alone
+        self._ears_of = 0
 
     @classmethod
     def open(
@@ -172,7 +186,11 @@ class PostgresStore(TableStore):
         """See that the tables are there and ours."""
         connection = self._connect()
         try:
-            if not self._is_ours(connection):
+            try:
+                ours = self._is_ours(connection)
+            except _Old:
+                ours, create = False, True
+            if not ours:
                 if not create:
                     raise ConfigurationError(f"there is no store in the schema {self.schema!r}")
                 self._create(connection)
@@ -190,6 +208,8 @@ class PostgresStore(TableStore):
             versions = []
         if versions == [(VERSION,)]:
             return True
+        if versions == [(1,)]:
+            raise _Old
         if len(versions) == 1 and type(versions[0][0]) is int and versions[0][0] > VERSION:
             raise ConfigurationError(
                 f"the store in the schema {self.schema!r} "
@@ -203,11 +223,14 @@ class PostgresStore(TableStore):
             self._run(
                 connection, f"SELECT pg_advisory_xact_lock({_TURNSTILE}, hashtext(?))", self.schema
             )
-            if not self._is_ours(connection):
-                if not self._run(connection, _SCHEMA_EXISTS, self.schema):
-                    self._run(connection, f'CREATE SCHEMA "{self.schema}"')
-                for statement in filter(str.strip, _LAYOUT.split(";\n")):
-                    self._run(connection, statement, *[VERSION] * statement.count("?"))
+            try:
+                layout = "" if self._is_ours(connection) else _LAYOUT + _QUESTIONS
+            except _Old:
+                layout = _UPGRADE
+            if layout and not self._run(connection, _SCHEMA_EXISTS, self.schema):
+                self._run(connection, f'CREATE SCHEMA "{self.schema}"')
+            for statement in filter(str.strip, layout.split(";\n")):
+                self._run(connection, statement, *[VERSION] * statement.count("?"))
             self._run(connection, "COMMIT")
         except psycopg.errors.DuplicateTable as error:
             raise ConfigurationError(
@@ -219,6 +242,22 @@ class PostgresStore(TableStore):
 
     # -- the connection ------------------------------------------------------------------------
 
+    def await_news(self, seconds: float) -> bool:
+        """Wait for a notification on a connection of its own; look now and then all the same."""
+        try:
+            if self._ears is None or self._ears.closed or self._ears_of != os.getpid():
+                if self._ears is not None and self._ears_of != os.getpid():
+                    _ABANDONED.append(self._ears)
+                self._ears, self._ears_of = self._open_connection(), os.getpid()
+                self._run(self._ears, f"LISTEN {NEWS}")
+                return True  # what was told before nobody heard
+            return any(True for _ in self._ears.notifies(timeout=seconds, stop_after=1))
+        except (psycopg.Error, StoreError):
+            _close(self._ears)
+            self._ears = None
+            time.sleep(min(seconds, _DEAF))
+            return True
+
     def _connect(self) -> _Connection:
         if self._connection is not None:
             if self._owner != os.getpid():  # a fork without hooks
@@ -226,6 +265,10 @@ class PostgresStore(TableStore):
             elif not self._connection.closed:
                 return self._connection
         self._connection = None
+        self._connection, self._owner = self._open_connection(), os.getpid()
+        return self._connection
+
+    def _open_connection(self) -> _Connection:
         connection: _Connection | None = None
         problem = ""
         try:
@@ -253,7 +296,6 @@ class PostgresStore(TableStore):
         if problem or connection is None:  # outside: the library's error may quote the URL
             _close(connection)
             raise StoreError(problem)
-        self._connection, self._owner = connection, os.getpid()
         return connection
 
     def _disconnect(self) -> None:
@@ -262,6 +304,13 @@ class PostgresStore(TableStore):
             _ABANDONED.append(connection)
         else:
             _close(connection)
+
+    def close(self) -> None:
+        """Close the connections. Any later use is a `StoreError`; closing again is none."""
+        super().close()
+        ears, self._ears = self._ears, None
+        if self._ears_of == os.getpid():
+            _close(ears)
 
     def _run(
         self, connection: _Connection, statement: str, *values: str | float | None
@@ -330,6 +379,10 @@ class PostgresStore(TableStore):
             self._disconnect()
 
 
+class _Old(Exception):
+    """The tables are of an earlier version."""
+
+
 class _Lost(Exception):
     """The connection was lost, and it may be done again."""
 
@@ -346,6 +399,9 @@ class _Session:
 
     def lock(self, statement: str, *values: str | float | None) -> list[tuple[Any, ...]]:
         return self.ask(f"{statement} FOR UPDATE", *values)
+
+    def tell(self, news: str) -> None:
+        self.ask("SELECT pg_notify(?, ?)", NEWS, news)
 
 
 def _close(connection: _Connection | None) -> None:

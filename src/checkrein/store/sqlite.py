@@ -27,14 +27,26 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from checkrein.errors import ConfigurationError
 from checkrein.ports import Clock
 from checkrein.store.faults import StoreError
-from checkrein.store.tables import VERSION, Session, TableStore
+from checkrein.store.tables import NAMES, VERSION, Session, TableStore
 
 T = TypeVar("T")
 
 APPLICATION: Final = int.from_bytes(b"ckrn", "big")
 """The ``application_id`` of a store."""
 
-_NAMES: Final = {"budgets": "budgets", "reservations": "reservations", "notices": "notices"}
+_NAMES: Final = {name: name for name in NAMES}
+_QUESTIONS: Final = """
+CREATE TABLE questions (
+    id TEXT PRIMARY KEY NOT NULL,
+    state TEXT NOT NULL,
+    question TEXT NOT NULL,
+    verdicts TEXT NOT NULL,
+    asked REAL NOT NULL,
+    expires REAL NOT NULL,
+    changed REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX questions_by_state ON questions (state, asked) WHERE state <> 'done';
+"""
 _LAYOUT: Final = f"""
 CREATE TABLE about (version INTEGER NOT NULL);
 INSERT INTO about (version) VALUES ({VERSION});
@@ -57,9 +69,15 @@ CREATE TABLE notices (
     reason TEXT NOT NULL,
     at REAL NOT NULL
 ) WITHOUT ROWID;
+{_QUESTIONS}
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """  # noqa: S608 (of two numbers)
+_UPGRADE: Final = f"""{_QUESTIONS}
+UPDATE about SET version = {VERSION};
+PRAGMA user_version = {VERSION};
+"""  # noqa: S608 (of a number)
+_TICK: Final = 0.02  # seconds between two looks at a file, at most
 _SMALLEST: Final = 512  # bytes of a page
 _SETTINGS: Final = {
     "trusted_schema": "OFF",
@@ -195,6 +213,9 @@ class SqliteStore(TableStore):
                     self._refuse_emptied()
                 for statement in _LAYOUT.split(";\n"):
                     connection.execute(statement)
+            elif not fresh and self._version(connection) < VERSION:
+                for statement in _UPGRADE.split(";\n"):
+                    connection.execute(statement)
             connection.execute("COMMIT")
         except BaseException:
             self._undo(connection)
@@ -206,17 +227,26 @@ class SqliteStore(TableStore):
     def _is_fresh(self, connection: sqlite3.Connection) -> bool:
         """Say whether the file is empty; refuse it if it is something else than a store."""
         (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        version = self._version(connection)
         if application == APPLICATION:
             if version > VERSION:
                 raise ConfigurationError(
                     f"the store {self.path} was made by a later version of this library"
                 )
-            if version == VERSION:
+            if 1 <= version <= VERSION:
                 return False
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application or version or tables:
             raise ConfigurationError(f"{self.path} is no store of this library")
+        return True
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        return int(version)
+
+    def await_news(self, seconds: float) -> bool:
+        """Wait a little: a file tells nobody that it has changed."""
+        time.sleep(min(seconds, _TICK))
         return True
 
     def _disconnect(self) -> None:
@@ -279,6 +309,9 @@ class _Session:
         return self._connection.execute(statement.format_map(_NAMES), values).fetchall()
 
     lock = ask  # a transaction that writes has locked the file
+
+    def tell(self, news: str) -> None:
+        """Do nothing: who waits looks at the file."""
 
 
 _MEANING: Final = {

@@ -2,10 +2,11 @@
 
 ::
 
-    about         version                     of this layout: 1
+    about         version                     of this layout: 2
     budgets       key, total, latest, span    one row for each key
     reservations  token, key, amount, at      one row for each use that can be given back
     notices       notice, reason, at          what stands
+    questions     id, state, ...              see :mod:`checkrein.gates.desk`
 
 ``total`` is what was taken without a window and not given back; such a
 reservation has no ``at``. What was taken with a window is the sum of its
@@ -43,8 +44,14 @@ from checkrein.store.checks import (
 from checkrein.store.faults import WITHIN, StoreError
 from checkrein.store.forks import watch
 
-VERSION: Final = 1
-"""Of the layout of the tables."""
+VERSION: Final = 2
+"""Of the layout of the tables. The first had no questions; it is brought up to date."""
+
+NAMES: Final = ("about", "budgets", "reservations", "notices", "questions")
+"""The tables."""
+
+NEWS: Final = "checkrein_questions"
+"""The channel on which a database that has channels tells that a question was answered."""
 
 T = TypeVar("T")
 
@@ -78,6 +85,10 @@ class Session(Protocol):
 
     def lock(self, statement: str, *values: str | float | None) -> list[tuple[Any, ...]]:
         """Do the same, and lock the rows."""
+        ...
+
+    def tell(self, news: str) -> None:
+        """Wake those who wait for *news*, once the work is committed."""
         ...
 
 
@@ -203,6 +214,38 @@ class TableStore(ABC):
         rows = self._do(lambda session: session.ask(_POSTINGS))
         found = [Posting(_text(row[0]), _text(row[1]), _time(row[2]) or 0.0) for row in rows]
         return sorted(found, key=lambda one: (one.at, one.notice))
+
+    # -- for the rooms above -------------------------------------------------------------------
+
+    def transact(
+        self, work: Callable[[Session], T], *, changes: bool = False, repeatable: bool = False
+    ) -> T:
+        """Do *work* on a connection; everything of it or nothing, if it *changes* anything.
+
+        Args:
+            work: asks the session.
+            changes: whether it writes.
+            repeatable: whether it does no harm to do it twice.
+
+        Raises:
+            StoreError: the database did not do it, or it is not known whether it did.
+        """
+        return self._do(work, changes=changes, repeatable=repeatable)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the store was closed."""
+        return self._closed
+
+    @abstractmethod
+    def await_news(self, seconds: float) -> bool:
+        """Wait until somebody tells news, or for *seconds*; say whether there may be some.
+
+        For one thread of a process. It never raises: who cannot hear must look.
+
+        Args:
+            seconds: at most; a database without channels waits for less, and says yes.
+        """
 
     # -- a life --------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from checkrein.cli.demo.post import Post
 from checkrein.cli.demo.story import play
 from checkrein.cli.screen import Screen
 from checkrein.errors import ConfigurationError
-from checkrein.gates.visible import visible
+from checkrein.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Generator

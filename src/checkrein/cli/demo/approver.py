@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Final, Literal
 
 from checkrein.gates.console import ConsoleGate, question_text
-from checkrein.gates.visible import visible
+from checkrein.visible import visible
 
 if TYPE_CHECKING:
     from checkrein.cli.screen import Screen

@@ -22,9 +22,9 @@ from checkrein.cli.demo.tools import make_tools
 from checkrein.cli.logs import report_rows
 from checkrein.constraints import email_domain, under
 from checkrein.errors import Denied
-from checkrein.gates.visible import shown, visible
 from checkrein.log import read_entries, verify_log
 from checkrein.log.note import Ed25519Signer
+from checkrein.visible import shown, visible
 
 if TYPE_CHECKING:
     from checkrein.cli.demo.post import Post
