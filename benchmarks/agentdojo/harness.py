@@ -37,6 +37,7 @@ from agentdojo.task_suite.load_suites import get_suite
 from agentdojo.task_suite.task_suite import read_suite_file
 from agentdojo.types import text_content_block_from_string
 from checkrein import Grant, Run
+from checkrein.store import MemoryStore
 
 VERSION = "v1.2.2"
 
@@ -170,7 +171,12 @@ class Checkrein:
     ) -> None:
         self._scene = scene
         self.asked: list[Question] = [] if person is None else person.asked
-        self._run = Run(agent="dojo", grant=grant, gate=None if person is None else person.gate)
+        self._run = Run(
+            agent="dojo",
+            grant=grant,
+            gate=None if person is None else person.gate,
+            store=MemoryStore(),  # each scene is a world of its own: nothing was written before
+        )
         self._relabelled = relabelled or {}
 
     def __enter__(self) -> Guard:

@@ -15,10 +15,13 @@ What a lookup finds is a *reference*: a value that is good for parameters of
 that kind and for nothing else, so that an id is never taken for a day, nor the
 name of a channel for an address. It becomes one only
 
-* if the call was asked for with trusted words: every plain argument has a
-  trusted origin, and there is one that says something;
+* if the call was asked for with trusted words: every plain argument that is not left
+  at its default is a text of a trusted origin, and there is one that says something. A
+  number says nothing: ``limit=1`` would make any lookup find just one;
+* if no content has taken part in the search, neither as an argument nor by its handle;
 * if exactly one entry was found, or, with ``key="name"``, exactly one whose field
-  ``name`` is a trusted argument letter by letter. Of two files of one name, one may
+  ``name`` is, letter by letter, what was given for the parameter ``by``: by default the
+  only plain one that has to be given. Of two files of one name, one may
   be a stranger's. A directory of members, where whoever named the group meant all
   of them, says ``several=True``;
 * if the run has not, while it was exposed, written to what the directory reads.
@@ -69,6 +72,7 @@ class Directory(NamedTuple):
         field: the field or key of each item that the directory assigns; ``""`` if
             the items themselves are the names.
         key: the field of each item that holds what it is looked up by.
+        by: the parameter that takes the key, where more than one has to be given.
         several: all items found are meant, not one.
         listing: the whole list is relied on, without a key.
     """
@@ -78,6 +82,7 @@ class Directory(NamedTuple):
     key: str = ""
     several: bool = False
     listing: bool = False
+    by: str = ""
 
 
 def check_directory(directory: object) -> None:
@@ -89,8 +94,8 @@ def check_directory(directory: object) -> None:
     if not isinstance(directory, Directory):
         raise MisuseError('directory= takes Directory("drive.file", field="id")')
     _checked_kind(directory.kind)
-    if not (isinstance(directory.field, str) and isinstance(directory.key, str)):
-        raise MisuseError("Directory(field=..., key=...) takes names of fields")
+    if not all(isinstance(one, str) for one in (directory.field, directory.key, directory.by)):
+        raise MisuseError("Directory(field=..., key=..., by=...) takes names")
 
 
 def _checked_kind(kind: object) -> str:
@@ -105,7 +110,7 @@ def entries(directory: Directory, result: Any, asked: Collection[str] = ()) -> l
     Args:
         directory: what the tool says that it is.
         result: what the tool's body returned.
-        asked: the trusted texts that it was called with.
+        asked: the trusted texts that were given as the key.
     """
     result = _bare(result)
     items = list(result) if isinstance(result, list | tuple | set | frozenset) else [result]

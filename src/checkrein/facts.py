@@ -31,7 +31,6 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from threading import Lock
 from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import TypeAdapter
@@ -42,6 +41,7 @@ from checkrein.directories import Directory, Refers
 from checkrein.errors import MisuseError
 from checkrein.freezing import Unfreezable, encode, freeze
 from checkrein.lazy import sha256
+from checkrein.resources import TAINTED_RESOURCES, prefixes_of
 from checkrein.untrusted import Untrusted, content
 
 MISSING: Final = inspect.Parameter.empty
@@ -90,33 +90,6 @@ _INJECTED_TYPES: set[type[Any]] = set()
 _STREAMS: Final = frozenset(
     {Iterator, Iterable, Generator, AsyncIterator, AsyncIterable, AsyncGenerator}
 )
-
-
-class Resources:
-    """A growing set of resources that knows what lies inside and around each."""
-
-    __slots__ = ("_around", "_lock", "_named")
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._named: frozenset[str] = frozenset()
-        self._around: frozenset[str] = frozenset()
-
-    def add(self, facts: ToolFacts) -> None:
-        """Take in what the tool's claims are about."""
-        with self._lock:
-            self._named |= facts.resources
-            self._around |= facts.prefixes
-
-    def meet(self, facts: ToolFacts) -> bool:
-        """Say whether the tool is about one of these, about a part of one, or around one."""
-        return not (
-            self._named.isdisjoint(facts.prefixes) and self._around.isdisjoint(facts.resources)
-        )
-
-
-TAINTED_RESOURCES: Final = Resources()
-"""What some decorated tool writes untrusted content into."""
 
 
 def register_injected(kind: type[Any]) -> None:
@@ -287,13 +260,8 @@ class ToolFacts:
         put(self, "resources", frozenset(resources))
         named = {orders.stop_tool(self.name), *map(orders.stop_resource, resources)}
         put(self, "stops", frozenset(named))
-        parts = [resource.split(".") for resource in resources]
         put(self, "definition", _definition(self))
-        put(
-            self,
-            "prefixes",
-            frozenset(".".join(one[:end]) for one in parts for end in range(1, len(one) + 1)),
-        )
+        put(self, "prefixes", frozenset().union(*map(prefixes_of, resources)))
 
     def with_claim(self, claim: Claim, stated: Stated) -> ToolFacts:
         """Return the facts joined with those of one more decorator."""
@@ -357,6 +325,27 @@ def read_facts(function: Callable[..., Any], claim: Claim, stated: Stated) -> To
     )
 
 
+def key_parameter(facts: ToolFacts, directory: Directory) -> str:
+    """Return the parameter that takes the key of a directory, ``""`` for none.
+
+    Raises:
+        MisuseError: there is more than one that could, or not the one that is named.
+    """
+    takes = [facts.by_name[name] for name in facts.plain if not facts.by_name[name].closed]
+    if directory.by:
+        if directory.by not in {one.name for one in takes}:
+            raise MisuseError(
+                f"{facts.name}: Directory(by={directory.by!r}) names no plain text parameter"
+            )
+        return directory.by
+    needed = [one.name for one in takes if one.default is MISSING]
+    if directory.key and len(needed) > 1:
+        raise MisuseError(
+            f"{facts.name}: say which parameter takes the key: Directory(..., by={needed[0]!r})"
+        )
+    return needed[0] if needed else ""
+
+
 def _more_careful(one: Care, other: Care) -> Care:
     return Care(max(one.seconds, other.seconds), one.retype or other.retype)
 
@@ -373,10 +362,12 @@ def _checked(facts: ToolFacts) -> ToolFacts:
         )
     if facts.directories and facts.streams:
         raise MisuseError(f"{facts.name}: a stream is no directory; return a list")
+    for directory in facts.directories:
+        key_parameter(facts, directory)
     if facts.evidence and facts.returns is Returns.UNTRUSTED:
         raise MisuseError(f"{facts.name}: untrusted content is no evidence; drop evidence=True")
     if facts.changes and any(one.untrusted for one in facts.parameters):
-        TAINTED_RESOURCES.add(facts)
+        TAINTED_RESOURCES.add(facts.resources)
     return facts
 
 

@@ -3,10 +3,12 @@
 Before a body starts, whether what it is given may be an attacker's choice; after
 it, what came back: content that exposes the run, private data, evidence for later
 arguments, the entries of a directory. What content went into is remembered by
-resource, since content that is read back from there is no evidence.
+resource, since content that is read back from there is no evidence: in this run and in
+every other with the same store, now and later. Who has looked at what lies there, and
+found it well, withdraws the notice: ``store.withdraw("tainted:crm.notes")``.
 
-A run inside a run shares what was written and what can be shown to people. It
-starts with no evidence of its own.
+A run inside a run shares what can be shown to people. It starts with no evidence of
+its own.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from checkrein.admission import is_default
 from checkrein.directories import entries, fields_of
-from checkrein.facts import TAINTED_RESOURCES, Resources, Returns, ToolFacts
+from checkrein.facts import Returns, ToolFacts, key_parameter
 from checkrein.freezing import encode
 from checkrein.labels import Label, Origin
-from checkrein.origins import Evidence, Piece, Trust, texts_in, weakest
+from checkrein.origins import Evidence, Piece, Trust, leaves, texts_in, weakest
+from checkrein.resources import TAINTED_RESOURCES
 from checkrein.results import PLAINLY_CLOSED, look_at
 from checkrein.rules import Finding, is_known, unauthorised
 from checkrein.untrusted import Untrusted
@@ -42,22 +45,19 @@ class Flow:
 
     Attributes:
         evidence: what trusted sources have said.
-        tainted: what content was written to.
         contents: the last pieces of content, to tell people what stands where.
     """
 
-    __slots__ = ("_lock", "_run", "contents", "evidence", "tainted")
+    __slots__ = ("_lock", "_run", "contents", "evidence")
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._lock = Lock()
         self.evidence = Evidence()
-        self.tainted = Resources()
         self.contents: deque[Untrusted[Any]] = deque(maxlen=_CONTENTS)
 
     def share(self, parent: Flow) -> None:
         """Take over what a run inside a run must know of the one around it."""
-        self.tainted = parent.tainted
         self.contents = parent.contents
 
     def learn(self, piece: Piece) -> None:
@@ -122,18 +122,21 @@ class Flow:
     def _key_trust(self, call: Call, outer: Frame) -> int:
         """Return whose words have asked for what a call reads, ``Trust.NONE`` for nobody's.
 
-        Words, not numbers, and of three letters at least: "a" asks for nothing.
+        Words, not numbers, and of three letters at least: "a" asks for nothing. Content
+        asks for nothing, even where the model has not seen it.
         """
         view = self._run.view(outer)
         facts, together = call.facts, Trust.NONE
         payload = () if facts.changes else facts.payload  # what is put in has selected nothing
-        if view.wary and any(not call.arguments[one].label.trusted for one in payload):
-            return Trust.NONE
+        for name in payload:
+            label = call.arguments[name].label
+            if not label.trusted and (view.wary or not _only_agent(label)):
+                return Trust.NONE
         for name in facts.plain:
             value = call.arguments[name]
             if is_default(facts, name, value):
                 continue
-            if view.wary and not is_known(call, view, name):
+            if view.wary and not (_is_text(value) and is_known(call, view, name)):
                 return Trust.NONE
             if any(len(text.strip()) > 2 for text in texts_in(value)):
                 trust = self.evidence.trust(value) or Trust.TOOL
@@ -143,11 +146,13 @@ class Flow:
     def _take_references(self, call: Call, raw: Any, key: int, inner: Frame) -> None:
         """Take in the entries that a directory has found; see :mod:`checkrein.directories`."""
         facts = call.facts
-        if inner.saw or (self.tainted.meet(facts) and not facts.changes):
+        if inner.saw or (self._run.orders.tainted.meet(facts) and not facts.changes):
             return
-        asked = {text for name in facts.plain for text in texts_in(call.arguments[name])}
         for directory in facts.directories:
             trust = key or (Trust.TOOL if directory.listing else Trust.NONE)
+            by = key_parameter(facts, directory)
+            given = by and not is_default(facts, by, call.arguments[by])
+            asked = {one for one in texts_in(call.arguments[by]) if one.strip()} if given else ()
             found = entries(directory, raw, asked) if trust else ()
             with self._lock:
                 for one in found:
@@ -156,7 +161,7 @@ class Flow:
     def taint_written(self, facts: ToolFacts, inner: Frame, outer: Frame) -> None:
         """What the model may have chosen lies, or will lie, there; read back it is no evidence."""
         if facts.changes and (inner.tainted or (self._wary(outer) and facts.confinable)):
-            self.tainted.add(facts)
+            self._run.orders.taint(facts.resources)
 
     def _echoes(self, inner: Frame) -> bool:
         """Say whether a plain result, or an error, may be the first of its content to be seen."""
@@ -174,7 +179,7 @@ class Flow:
         """Say whether untrusted content was, or may have been, written to what a tool is about."""
         if facts.returns is Returns.CLOSED:
             return False
-        return TAINTED_RESOURCES.meet(facts) or self.tainted.meet(facts)
+        return TAINTED_RESOURCES.meet(facts) or self._run.orders.tainted.meet(facts)
 
     def _wary(self, outer: Frame) -> bool:
         return self._run.exposed if outer.call is None else outer.tainted
@@ -187,6 +192,10 @@ class Flow:
             return False
         view = self._run.view(outer)
         return not any(unauthorised(call, view, name) for name in call.facts.plain)
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or all(isinstance(leaf, str) for leaf in leaves(value))
 
 
 def _only_agent(label: Label) -> bool:

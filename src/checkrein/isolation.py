@@ -344,9 +344,7 @@ def held(text: str, marks: tuple[RunMarks, ...]) -> tuple[Any, Label] | None:
     raise Forged
 
 
-_WHOLE_HANDLE: Final = re.compile(
-    r"\s*<handle-([a-z2-7]{16}-[0-9]+)(?: of [^<>\n]*?)?(?: from [^<>\n]*)?>\s*"
-)
+_WHOLE_HANDLE: Final = re.compile(r"\s*<handle-([a-z2-7]{16}-[0-9]+)(?: (?:of|from) [^<>\n]*)?>\s*")
 
 
 def read_back(text: str, *marks: RunMarks) -> tuple[str, Label | None]:

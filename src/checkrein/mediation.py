@@ -130,16 +130,8 @@ def mediate(
         args: positional arguments, as given.
         kwargs: keyword arguments, as given.
     """
-    if not isinstance(frame, Frame):
-        logger().warning("denied %s: no run is active", facts.name)
-        raise Denied(
-            "no run is active here: call the tool inside `with Run(...)`, "
-            "or hand out run.tools(...) where the context is lost",
-            rule="run.none",
-            tool=facts.name,
-        )
+    frame = _frame_of(facts, frame)
     run = frame.run
-    frame = frame.current if frame.over else frame
     call = run.open_call(facts, frame)
     problem = run.freeze(call, binder, args, kwargs)
     if problem is not None:
@@ -157,6 +149,8 @@ def mediate(
     inner = run.enter_body(call, approved, frame)
     started = 0.0 if run.log is None else time.perf_counter()
     try:
+        if run.orders.untold:  # whatever becomes of us, others must not trust what we write
+            yield Consult(run.orders.tell)
         raw = yield inner
         if facts.streams:
             yield from _stream(run, call, frame, inner, raw)
@@ -178,6 +172,23 @@ def mediate(
     if run.log is not None or call.answered:
         yield from _record(run, call, result, started)
     return result
+
+
+def _frame_of(facts: ToolFacts, frame: FramePort | None) -> Frame:
+    """Return the frame to call from.
+
+    Raises:
+        Denied: no run is active there.
+    """
+    if isinstance(frame, Frame):
+        return frame.current if frame.over else frame
+    logger().warning("denied %s: no run is active", facts.name)
+    raise Denied(
+        "no run is active here: call the tool inside `with Run(...)`, "
+        "or hand out run.tools(...) where the context is lost",
+        rule="run.none",
+        tool=facts.name,
+    )
 
 
 def _failed(

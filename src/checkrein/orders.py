@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from checkrein.lazy import logger
+from checkrein.resources import Resources
 
 if TYPE_CHECKING:
     from checkrein.ports import Store
@@ -68,14 +69,22 @@ def expired(grant: str) -> str:
     return f"expired:{grant}"
 
 
+_TAINTED: Final = "tainted:"
+
+
 class Orders:
     """The notices of one store, as the runs of this process see them.
 
     Args:
         store: where they are posted.
+
+    Attributes:
+        tainted: the resources that a run with this store has written to while it was
+            exposed, until somebody withdraws the notice.
+        untold: those that are not posted yet, where other processes share the store.
     """
 
-    __slots__ = ("_lock", "_read_at", "_seen", "_store", "current")
+    __slots__ = ("_lock", "_read_at", "_seen", "_store", "_told", "current", "tainted", "untold")
 
     current: Callable[[], frozenset[str]]
     """Returns the notices that stand."""
@@ -85,6 +94,9 @@ class Orders:
         self._lock = Lock()
         self._seen: frozenset[str] = UNREADABLE
         self._read_at = -FRESH_FOR
+        self.tainted = Resources()
+        self.untold: frozenset[str] = frozenset()
+        self._told: frozenset[str] = frozenset()  # posted, and not read again yet
         self.current = self._as_read if store.waits else self._as_it_says
 
     @property
@@ -99,20 +111,47 @@ class Orders:
                 return
             asked = time.monotonic()  # what is posted while we read counts from the next time on
             try:
-                self._seen = self._store.notices()
+                self._take_in(self._store.notices())
             except Exception as error:  # noqa: BLE001 (whatever it says, nothing is known)
                 logger().error("the store cannot be read (%s)", type(error).__name__)
                 self._seen = UNREADABLE
             self._read_at = asked
+
+    def _take_in(self, notices: frozenset[str]) -> None:
+        self._seen = notices
+        named = {one.removeprefix(_TAINTED) for one in notices if one.startswith(_TAINTED)}
+        self._told -= named
+        tainted = Resources()
+        tainted.add(named | self._told | self.untold)
+        self.tainted = tainted
+
+    def taint(self, resources: frozenset[str]) -> None:
+        """Take in that what the model may have chosen is written there."""
+        with self._lock:
+            self.untold |= self.tainted.add(resources)
+        if self.untold and not self._store.waits:
+            self.tell()
+
+    def tell(self) -> None:
+        """Post what is not posted yet, so that runs of other processes know."""
+        for resource in sorted(self.untold):
+            self._store.post(f"{_TAINTED}{resource}", reason="written to by a run that was exposed")
+            with self._lock:
+                self.untold -= {resource}
+                self._told |= {resource} if self._store.waits else frozenset()
 
     def _as_read(self) -> frozenset[str]:
         return self._seen
 
     def _as_it_says(self) -> frozenset[str]:
         try:
-            return self._store.notices()
+            notices = self._store.notices()
         except Exception:  # noqa: BLE001 (whatever it says, nothing is known)
             return UNREADABLE
+        if notices is not self._seen:
+            with self._lock:
+                self._take_in(notices)
+        return notices
 
 
 _ORDERS: Final[WeakKeyDictionary[Store, Orders]] = WeakKeyDictionary()

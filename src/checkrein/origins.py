@@ -68,7 +68,9 @@ _MONTH: Final = "|".join(f"{name}|{name[:3]}" for name in _MONTHS)
 # joins. All in ASCII: some foreign letters fold to ASCII ones where case is ignored.
 _BEFORE: Final = r"(?<![\w.+%@-])(?<![^\x00-\x7f])"
 _AFTER: Final = r"(?![\w@-])(?![^\x00-\x7f])"
-_LABEL: Final = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+_LABEL: Final = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+# All of these may stand in what is before @ (RFC 5322), so what follows them is half a name.
+_HALF: Final = r"(?<!/)(?<!\w[!#$&'*?^`{|}~])(?<![!#$&?^{|}~]{2})"
 
 # The first alternative that fits takes the text, so that a date's digits are never a number.
 _KIND: Final = pattern(
@@ -76,7 +78,7 @@ _KIND: Final = pattern(
       (?P<url>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*://[^\s<>"]+
         | {_BEFORE}(?<!/)www\.{_LABEL}(?:\.{_LABEL})+(?:[/?#][^\s<>"]*|{_AFTER}(?!\.\w)))
     | (?P<email>
-          {_BEFORE}(?<!\w')[a-z0-9_][a-z0-9_.+%'-]*@{_LABEL}(?:\.{_LABEL})+{_AFTER}(?!\.\w)
+          {_BEFORE}{_HALF}[a-z0-9_][a-z0-9_.+%'-]{{0,63}}@{_LABEL}(?:\.{_LABEL})+{_AFTER}(?!\.\w)
       )
     | (?P<date>
           {_BEFORE}(?<!/)[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}
@@ -95,10 +97,14 @@ _KIND: Final = pattern(
               [A-Z0-9]{{11,30}} | (?:[ ][A-Z0-9]{{4}}){{2,7}}(?:[ ][A-Z0-9]{{1,3}})?
           )){_AFTER}
       )
-    | (?P<phone>(?<![\w.,+-])(?<![^\x00-\x7f])\+[0-9](?:[ ().-]{{0,2}}[0-9]){{6,14}}{_AFTER})
+    | (?P<phone>
+          (?<![\w.,+-])(?<![^\x00-\x7f])\+(?:
+              [17](?:[ ().-]{{0,2}}[0-9]){{10}} | [2-689](?:[ ().-]{{0,2}}[0-9]){{6,14}}
+          ){_AFTER}
+      )
     | (?P<number>
           (?<![\w.,-])(?<![^\x00-\x7f])
-          [+-]?(?:[0-9]{{1,3}}(?:,[0-9]{{3}})+|[0-9]{{1,300}})(?:\.[0-9]{{1,300}})?
+          [+-]?(?:[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+|0|[1-9][0-9]{{0,299}})(?:\.[0-9]{{1,300}})?
           {_AFTER}(?![-./:,]\w)
       )
     """,
@@ -111,6 +117,8 @@ _RANGES: Final = frozenset(
     {" to ", " - ", "-", " \u2013 ", "\u2013", " until ", " till ", " through ", " and "}
 )
 _YEAR: Final = pattern(r"n[12][0-9]{0,3}e[0-3]")
+# A short group after long ones may be the next number: +49 30 1234 5678 10 minutes.
+_RUNS_ON: Final = pattern(r"[0-9]{3}[ ().-]+[0-9]{1,2}$")
 _ISO_DATE: Final = pattern(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
 _OPENING: Final = "([{<\"'`*\u201c\u2018\u00ab"
 _CLOSING: Final = ".,;:!?)]}>\"'`*\u201d\u2019\u00bb"
@@ -149,6 +157,14 @@ def _number_text(number: Decimal) -> str:
 def _year_of(token: str) -> str:
     digits, _, zeros = token[1:].partition("e")
     return digits + "0" * int(zeros)
+
+
+def _begins(yearless: str, end: str) -> str:
+    """Return the day on which a range begins that ends on a day of some year, or on none."""
+    day, year = end.removeprefix("d"), end[1:5]
+    if year.isdecimal() and yearless > day[4:10]:
+        year = f"{int(year) - 1:04}"  # December 30 to January 2 2026
+    return f"d{year}{yearless}" if year.isdecimal() else f"d{yearless}"
 
 
 def _integer_text(number: int) -> str:
@@ -219,7 +235,7 @@ class Piece:
         self.words: set[str] = set()
         self.places: list[tuple[str, _Text, int, int]] = []
         for value in values:
-            for leaf in _leaves(value):
+            for leaf in leaves(value):
                 if isinstance(leaf, str):
                     self._read(_spaced(leaf))
                 elif token := _leaf_token(leaf):
@@ -231,7 +247,7 @@ class Piece:
             self.tokens.add(token[:11])  # who names a moment names its day
             if alone:  # a day among other words lends no other day its year
                 self.tokens.add("y" + token[1:5])
-        elif token[0] == "n" and _YEAR().fullmatch(token):
+        elif token[0] == "n" and _YEAR().fullmatch(token) and "1900" <= _year_of(token) < "2200":
             self.tokens.add("y" + _year_of(token))
 
     def _read(self, text: str) -> None:
@@ -241,10 +257,11 @@ class Piece:
             kind = match.lastgroup or ""
             said = match[0].rstrip(_CLOSING) if kind == "url" else match[0]
             token = _canonical(kind, said)
-            self._take(token, alone=said == text)
+            if kind != "phone" or not _RUNS_ON().search(said):
+                self._take(token, alone=said == text)
             self.words.add(said)
             if yearless and kind == "date" and text[ended : match.start()] in _RANGES:
-                self._take(f"d{token[1:5]}{yearless}", alone=False)  # January 11th to 15th 2026
+                self._take(_begins(yearless, token), alone=False)  # January 11th to 15th 2026
             yearless = token[1:] if token.startswith("d-") else ""
             ended = match.end()
             if kind in _OF_SEVERAL_WORDS:
@@ -309,7 +326,7 @@ class Evidence:
     def reference_trust(self, kind: str, value: Any) -> int:
         """Return whose word stands behind all of *value*, entries of *kind* included."""
         together = Trust.ALL
-        for leaf in _leaves(value):
+        for leaf in leaves(value):
             found = self._references.get((kind, encode(leaf)), Trust.NONE) | self.trust(leaf)
             together = weakest(together, found)
             if not together:
@@ -333,7 +350,7 @@ class Evidence:
         if kind is int and -_SMALL < value < _SMALL:
             return self._tokens.get("n" + _integer_text(value), Trust.NONE)
         together = Trust.ALL
-        for leaf in _leaves(value):
+        for leaf in leaves(value):
             if isinstance(leaf, str):
                 together = weakest(together, self._text_trust(leaf))
             else:
@@ -382,7 +399,19 @@ class Evidence:
 
 def texts_in(value: Any) -> Iterator[str]:
     """Yield the texts in *value*."""
-    return (leaf for leaf in _leaves(value) if isinstance(leaf, str))
+    return (leaf for leaf in leaves(value) if isinstance(leaf, str))
+
+
+def readable_in(value: Any) -> Iterator[str]:
+    """Yield the texts in *value*, and bytes as a program may read them for text."""
+    for leaf in leaves(value):
+        if isinstance(leaf, str):
+            yield leaf
+        elif isinstance(leaf, bytes):
+            yield leaf.decode("utf-8", "replace")
+            if b"\0" in leaf:
+                yield leaf.decode("utf-16-le", "replace")
+                yield leaf.decode("utf-16-be", "replace")
 
 
 def weakest(one: int, other: int) -> int:
@@ -392,7 +421,7 @@ def weakest(one: int, other: int) -> int:
 
 def is_blank(value: Any) -> bool:
     """Say whether there is nothing in *value* that could name anything."""
-    return not any(leaf.strip() if isinstance(leaf, str) else True for leaf in _leaves(value))
+    return not any(leaf.strip() if isinstance(leaf, str) else True for leaf in leaves(value))
 
 
 def _leaf_token(leaf: Any) -> str:
@@ -418,8 +447,8 @@ def _leaf_token(leaf: Any) -> str:
     return f"o{type(leaf).__name__}={leaf!s}"
 
 
-def _leaves(value: Any, depth: int = 0) -> Iterator[Any]:
-    """Yield what is in *value*; nothing for empty containers and ``None``.
+def leaves(value: Any, depth: int = 0) -> Iterator[Any]:
+    """Yield what is in *value*, no containers; nothing for empty containers and ``None``.
 
     Names of fields are the developer's and no leaves; keys of dicts are, and
     names of fields that a model does not declare.
@@ -434,7 +463,7 @@ def _leaves(value: Any, depth: int = 0) -> Iterator[Any]:
             yield value
         return
     for part in inside:
-        yield from _leaves(part, depth + 1)
+        yield from leaves(part, depth + 1)
 
 
 def _parts(value: Any) -> Iterable[Any] | None:

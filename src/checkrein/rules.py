@@ -50,7 +50,7 @@ from checkrein.admission import is_default
 from checkrein.facts import Effect, ToolFacts
 from checkrein.freezing import encode
 from checkrein.links import links_in
-from checkrein.origins import Trust, is_blank, texts_in
+from checkrein.origins import Evidence, Trust, is_blank, readable_in
 from checkrein.untrusted import Untrusted, content
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
     from checkrein.calls import Call
     from checkrein.facts import Parameter
     from checkrein.grants import Grant
-    from checkrein.origins import Evidence
     from checkrein.permissions import Permission
 
 
@@ -310,13 +309,19 @@ def _strange_link(call: Call, view: RunView, name: str) -> str:
     box: Untrusted[Any] = call.arguments[name]
     if box.label.trusted or _constrained(call, view, name)[1]:
         return ""
-    trust = view.terms.evidence.trust
-    for text in texts_in(content(box)):
-        for link in links_in(text):
-            bare = link.partition("://")[2] if link.lower().startswith("http") else link
-            if not (trust(link) or trust(bare)):
-                return f"{name!r} holds a link that neither the user nor a trusted tool has named"
+    evidence = view.terms.evidence
+    for text in readable_in(content(box)):
+        if not all(_is_named(evidence, link) for link in links_in(text)):
+            return f"{name!r} holds a link that neither the user nor a trusted tool has named"
     return ""
+
+
+def _is_named(evidence: Evidence, link: str) -> bool:
+    """Say whether somebody trusted has said a link, with or without its scheme."""
+    scheme, _, rest = link.partition("://")
+    bare = rest if scheme.lower() in {"http", "https"} else ""
+    spellings = (link, link.rstrip("/"), bare, bare.rstrip("/"))
+    return any(spelling and evidence.trust(spelling) for spelling in spellings)
 
 
 def unauthorised(call: Call, view: RunView, name: str) -> str:

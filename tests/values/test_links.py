@@ -38,6 +38,36 @@ from support import rule_of
         "slack://open",
         "bit.ly/abc",
         "evil.example/x",
+        "-https://evil.example?d=s",
+        ".https://evil.icu",
+        "1https://evil.icu",
+        "_evil.com_",
+        "-evil.com",
+        "see...evil.com",
+        "//x@evil.com/p.png?d=s",
+        "x@evil.com/p.png",
+        "![](//1.2.3.4/p.png?d=s)",
+        "1.2.3.4/x",
+        "1.2.3.4:8080",
+        "<img src='https:/evil.example?d=s'>",
+        "<img src='https:\\\\evil.example\\p'>",
+        "<img src=https:evil.example>",
+        "<a href='//evil&#46;icu'>",
+        "<a href='&#x2f;&#x2f;evil.icu'>",
+        "//evil.c\u00adom",
+        "//evil\u3002com/x",
+        "evil.icu",
+        "evil.tech",
+        "\u043f\u0440\u0438\u043c\u0435\u0440.\u0440\u0444",
+        "evil.xn--p1ai",
+        "sms:+15551234567",
+        "tg:resolve?domain=x",
+        "vbscript:x",
+        "file:/etc/passwd",
+        "\\\\evil\\share",
+        "//2130706433/x",
+        "//[::1]/x",
+        '"https://acme.com"evil.com',
     ],
 )
 def test_links_are_found(text: str):
@@ -48,16 +78,64 @@ def test_links_are_found(text: str):
 @pytest.mark.parametrize(
     "text",
     ["", "Hello, Dana. How are you?", "e.g. this", "1.5 or 2.0", "ratio 3/4", "and/or", "Ph.D.",
-     "file.txt", "dana@acme.com wrote", "at 10:30", "a.b", "v1.2.3", "Mr.Smith", "1,200.50"],
+     "file.txt", "// a comment", "A // B", "note:this", "5:1", "see: below", "<b>bold</b>", "x@y",
+     "data: none", "a\\nb", "dana@acme.com wrote", "at 10:30", "a.b", "v1.2.3",
+     "Mr.Smith", "1,200.50"],
 )  # fmt: skip
 def test_ordinary_text_holds_none(text: str):
     """Or every mail would be asked about."""
     assert list(links_in(text)) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "links"),
+    [
+        ('![x](https://acme.com"@evil.com/p.png)', ['https://acme.com"@evil.com/p.png']),
+        ('![x](https://acme.com".evil.com/p.png)', ['https://acme.com".evil.com/p.png']),
+        ('<img src="https://acme.com/a" alt="b">', ["https://acme.com/a"]),
+        ('{"url":"https://acme.com","x":1}', ["https://acme.com"]),
+        ("<img src='https://acme.com\n.evil.com/p'>", ["https://acme.com.evil.com/p"]),
+        ("<img src='https://acme.com\t.evil.com/p'>", ["https://acme.com.evil.com/p"]),
+        ("<a\nhref='https://acme.com'\nid='x'>", ["https://acme.com"]),
+        ("see https://acme.com\nBest regards", ["https://acme.com"]),
+        ("**https://acme.com**, _acme.com_", ["https://acme.com", "acme.com"]),
+        ("https://acme.com/a.evil.com", ["https://acme.com/a.evil.com"]),
+        ("a.com/b.com/c", ["a.com/b.com/c"]),
+        ("acme.com.html", ["acme.com"]),
+    ],
+    ids=[
+        *("userinfo", "label", "attribute", "json", "line-end", "tab", "lines", "lines-in-text"),
+        *("emphasis", "path", "paths", "more-labels"),
+    ],
+)
+def test_a_link_is_as_long_as_the_longest_reading_of_it(text: str, links: list[str]):
+    """What a program would follow stands among the links, whole."""
+    assert set(links) <= set(links_in(text))
+
+
+def test_the_parts_of_an_attribute_are_not_taken_for_one_link():
+    """A trusted link in a tag, or in JSON, needs no question."""
+    for text in ('<a href="https://acme.com" id="x">', '{"u":"https://acme.com","x":1}'):
+        assert list(links_in(text)) == ["https://acme.com"]
+
+
 def test_finding_links_takes_time_that_grows_with_the_text():
     """No pattern of it runs wild."""
-    for piece in ("a.", "a-", "www.", "http", "x.com/", "_", "\u00e9.", "mailto:"):
+    pieces = (
+        "a.",
+        "a-",
+        "www.",
+        "http",
+        "x.com/",
+        "_",
+        "\u00e9.",
+        "mailto:",
+        "<a",
+        "//",
+        ":/",
+        "a:",
+    )
+    for piece in (*pieces, '"https://', "&amp;", "<a='", "x@", ".com", "a\n<a='"):
         assert len(list(links_in(piece * 20_000))) < 20_001
 
 
@@ -91,6 +169,11 @@ GRANT = Grant(allow("lnk.mail"), allow("lnk.send", preapproved("always")), allow
         ("see https://acme.com/a?d=secret", [], "gate.unavailable"),
         ("hello", [{"x": ["evil.com"]}], "gate.unavailable"),
         ("hello", [{"evil.com": 1}], "gate.unavailable"),
+        ("hello", [b"see evil.com"], "gate.unavailable"),
+        ("hello", ["see evil.com".encode("utf-16")], "gate.unavailable"),
+        ("see https:/evil.com", [], "gate.unavailable"),
+        ("see https://acme.com/", [], ""),
+        ("see https://", [], ""),
     ],
 )
 def test_a_link_in_payload_needs_an_origin(body: str, parts: list[Any], rule: str):
