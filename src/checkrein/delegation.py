@@ -34,7 +34,6 @@ bytes, so no issuer can choose it.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import math
 import os
@@ -45,6 +44,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Self, final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from checkrein.encodings import from_text, to_text
 from checkrein.errors import ConfigurationError, GrantError
 from checkrein.grants import Chain, Grant
 from checkrein.orders import revoked
@@ -89,7 +89,7 @@ class Principal:
         if not isinstance(key, Ed25519PrivateKey):
             raise ConfigurationError("Principal(key) takes an Ed25519PrivateKey of cryptography")
         self._key = key
-        self.id = _KEY + _to_text(key.public_key().public_bytes_raw())
+        self.id = _KEY + to_text(key.public_key().public_bytes_raw())
 
     @classmethod
     def new(cls) -> Self:
@@ -361,7 +361,7 @@ class SignedGrant:
 
     def __str__(self) -> str:
         parts = (part for one in self._links for part in (one.data, one.signature))
-        return ".".join([_VERSION, *map(_to_text, parts)])
+        return ".".join([_VERSION, *map(to_text, parts)])
 
     def __repr__(self) -> str:
         return f"<SignedGrant {self.id}, {len(self._links)} links>"
@@ -436,16 +436,8 @@ def _check_follows(before: _Link, link: _Link) -> None:
         raise GrantError("the grant was passed on more often than it may be")
 
 
-def _to_text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 def _from_text(text: str) -> bytes:
     try:
-        padded = text + "=" * (-len(text) % 4)
-        data = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True)
+        return from_text(text)
     except ValueError:
-        raise GrantError("a signed grant is base64url between its dots") from None
-    if _to_text(data) != text:
-        raise GrantError("a part of the grant has a second spelling")
-    return data
+        raise GrantError("a signed grant is base64url between its dots, in one spelling") from None

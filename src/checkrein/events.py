@@ -7,7 +7,9 @@ Every entry has ``v`` (1), ``type``, ``time`` (nanoseconds since the epoch),
 type                    further fields
 ======================  ======================================================
 ``run.opened``          agent, grants, holders (public keys, of a delegation),
-                        permissions, parent, call, exposed
+                        permissions, parent, call, exposed; resumes (the id of the
+                        run that it goes on with), in a resumed run alone
+``run.suspended``       calls, confirmations (ids of the open questions)
 ``run.closed``          calls, exposed, private, invisible (characters that were
                         taken out of what a model was shown)
 ``run.exposed``         sources
@@ -25,8 +27,10 @@ type                    further fields
 ``call.outcome``        call, status, error (a type's name), result, ms
 ``call.edited``         call, became (the id of the call in its place), arguments
                         (the names of those that were changed)
-``confirmation.asked``  as call.denied, and confirmation, bound_to (its digest)
+``confirmation.asked``  as call.denied, and confirmation, bound_to (its digest),
+                        letters (how much an approver is shown)
 ``confirmation.answered``  call, confirmation, answer, by, reason
+``answer.refused``      confirmation, by, reason; of a desk, in no run's sequence
 ``endorsement``         sources, reason, tool, parameter
 ``reveal``              sources, reason, call
 ======================  ======================================================

@@ -185,6 +185,21 @@ class RunMarks:
         index = self._index(token)
         return self._held[index] if 0 <= index < len(self._held) else None
 
+    def kept(self) -> tuple[tuple[Label, ...], tuple[tuple[Any, Label], ...]]:
+        """Return the labels, and the values behind handles, that were issued so far."""
+        with self._lock:
+            return tuple(self._labels), tuple(self._held)
+
+    def keep(self, labels: Iterable[Label], held: Iterable[tuple[Any, Label]], letter: str) -> None:
+        """Take over what another process has issued under the same nonce."""
+        self.letter = letter
+        self.shortest = 1 if letter else SHORTEST_MARKED
+        for label in labels:
+            self.token(label)
+        for value, label in held:  # by its place, whatever other value it may be the same as
+            self._held.append((value, label))
+            self._numbers.setdefault((id(value), label), len(self._held))
+
     def _index(self, token: str) -> int:
         nonce, _, number = token.rpartition("-")
         well = nonce == self.nonce and number.isdecimal() and number.isascii()

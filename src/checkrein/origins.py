@@ -333,6 +333,31 @@ class Evidence:
                 return Trust.NONE
         return together
 
+    def kept(self) -> dict[str, list[Any]]:
+        """Return all of it as texts and numbers, for another process."""
+        texts = {
+            (place.text, place.trust) for found in self._places.values() for place, *_ in found
+        }
+        return {
+            "texts": sorted([text, trust] for text, trust in texts),
+            "tokens": sorted([token, trust] for token, trust in self._tokens.items()),
+            "references": sorted(
+                [kind, encoded.hex(), trust] for (kind, encoded), trust in self._references.items()
+            ),
+            "endorsed": sorted([one.hex(), name, two.hex()] for one, name, two in self._endorsed),
+        }
+
+    def keep(self, kept: Mapping[str, list[Any]]) -> None:
+        """Take in what :meth:`kept` has returned."""
+        for text, trust in kept["texts"]:
+            self.add(Piece([text], trust))
+        for token, trust in kept["tokens"]:
+            self._tokens[token] = trust
+        for kind, encoded, trust in kept["references"]:
+            self.refer(kind, bytes.fromhex(encoded), trust)
+        for one, name, two in kept["endorsed"]:
+            self.endorse(bytes.fromhex(one), name, bytes.fromhex(two))
+
     @property
     def has_endorsements(self) -> bool:
         """Whether any value was endorsed at all."""

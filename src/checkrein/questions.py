@@ -136,6 +136,11 @@ class Questions:
             self._open.discard(question.id)
             self._parked[question.bound_to] = question
 
+    def keep(self, parked: Iterable[Confirmation]) -> None:
+        """Take over questions that another process has put off."""
+        with self._lock:
+            self._parked |= {one.bound_to: one for one in parked}
+
     @property
     def parked(self) -> tuple[Confirmation, ...]:
         """The questions that were put off and have not been taken up again."""

@@ -5,6 +5,9 @@ log, and one small mutable state behind one lock: whether untrusted content was
 seen (*exposed*), whether private data is held, what trusted sources have said
 (*evidence*), what a person has refused. Exposure never shrinks.
 
+A run may wait without a process: ``suspend`` ends it here and gives its state as a sealed
+text, ``Run.resume`` goes on with it elsewhere (:mod:`checkrein.suspension`).
+
 A run is active in the context that entered it and in tasks and threads that
 inherit that context; ``run.tools()`` binds it where a framework drops the
 context. A run inside a run is its child: every grant of the chain must allow a
@@ -154,6 +157,7 @@ class Run:
         self._lock = Lock()
         self._salt = os.urandom(16)
         self._numbers = itertools.count()
+        self.links = links
         self._chain: tuple[Grant, ...] = links
         self.line: tuple[Run, ...] = (self,)  # this run, then the ones it runs inside
         self.grant_ids = [one.id for one in links]
@@ -181,6 +185,7 @@ class Run:
         self._shadow: Shadow | None = None
         self._denials = 0
         self._children = 0  # opened, ever
+        self._resumes = ""  # the run that this one goes on with
         self.questions = Questions(self)
         self.entries = Entries(self)
 
@@ -239,6 +244,8 @@ class Run:
             # A run that was left in the wrong order is passed over, never what is around it.
             parent = next((run for run in outer.run.line if not run.closed), None)
             if parent is not None:
+                if self._resumes:
+                    raise MisuseError("a resumed run is entered outside any other run")
                 self._become_child(parent)
             if parent is not None and parent is outer.run and outer.call_id:
                 self._enclosing = outer
@@ -319,6 +326,7 @@ class Run:
 
     def _opening(self) -> dict[str, Any]:
         return {
+            **({"resumes": self._resumes} if self._resumes else {}),
             "agent": self.agent,
             "grants": self.grant_ids,
             "permissions": [str(one) for one in self.grant.permissions],
@@ -512,6 +520,128 @@ class Run:
         """Refuse words that should be trusted and hold a marker of untrusted content."""
         if any(one.nonce in text or (one.letter and one.letter in text) for one in self.readable):
             raise MisuseError(f"{verb}() takes trusted words; this text holds untrusted content")
+
+    # -- suspension ------------------------------------------------------------------------
+
+    def suspend(self, key: bytes, *, context: str = "") -> str:
+        """End the run here, and return its state, sealed, to go on with it elsewhere.
+
+        Do it when no call is under way. What the model was told stays the host's to keep.
+
+        Args:
+            key: at least 32 random bytes, which neither the model nor its tools can read.
+            context: what the state is good for, the id of the conversation for example.
+
+        Raises:
+            MisuseError: the run is not open, is inside another one or in a guarded body, is a
+                shadow run, or holds something that has no text.
+            ConfigurationError: the key is too short; or the grant has budgets and the run's
+                store counts them in this process alone.
+
+        Example:
+            >>> from checkrein import Grant, Run, allow
+            >>> grant, key = Grant(allow("mail.inbox")), bytes(range(32))
+            >>> with Run(agent="clerk", grant=grant) as run:
+            ...     state = run.suspend(key, context="conversation 7")
+            >>> with Run.resume(state, key, grant=grant, context="conversation 7") as run:
+            ...     run.agent
+            'clerk'
+        """
+        from checkrein.suspension import sealed, state_of  # noqa: PLC0415 (few runs wait)
+
+        self._refuse_in_body("suspend")
+        if self.parent is not None or self._shadow is not None:
+            raise MisuseError("a run inside another one, or a shadow run, is not suspended")
+        if not self._state.opened or self.closed:
+            raise MisuseError("suspend() is for a run that is open")
+        if not self.waits and any(one.budgets for link in self.links for one in link.permissions):
+            raise ConfigurationError(
+                "the store of this process would forget what was used of the budgets: give the run "
+                "one that lasts, Run(store=open_store('budgets.db'))"
+            )
+        text = sealed(state_of(self), key, context)
+        parked = [one.id for one in self.questions.parked]
+        if self._close():
+            self.record(
+                "run.suspended", durable=True, calls=self.entries.allowed, confirmations=parked
+            )
+        return text
+
+    @classmethod
+    def resume(
+        cls, state: str, key: bytes, *, grant: Grant | Chain, context: str = "", **more: Any
+    ) -> Self:
+        """Return a run that goes on where a suspended one has ended; enter it with ``with``.
+
+        It is a new run in the log, which names the one that it goes on with; orders to stop
+        that one stop this one. Tools that the first one knew must have the same definition.
+
+        Args:
+            state: what ``suspend`` has returned.
+            key: the same key.
+            grant: a grant that allows the same. It expires when the first one would have.
+            context: the same context.
+            more: the other arguments of :class:`Run`, but for what the state decides: the
+                agent, ``exposed`` and ``isolation``.
+
+        Raises:
+            TamperedError: the state was changed, or is of another key or context.
+            ConfigurationError: the grant is another one.
+        """
+        from checkrein import suspension  # noqa: PLC0415 (few runs wait)
+
+        tree = suspension.unsealed(state, key, context)
+        if more.keys() & {"agent", "exposed", "isolation"}:
+            raise MisuseError("resume() takes agent, exposed and isolation from the state")
+        run = cls(agent=tree["agent"], grant=grant, isolation=suspension.isolation_of(tree), **more)
+        run._take_over(tree, suspension.links_for(tree, run.links), suspension.plan_of(tree))
+        suspension.restore(run, tree)
+        return run
+
+    def _take_over(
+        self,
+        tree: Mapping[str, Any],
+        links: tuple[Grant, ...],
+        plan: tuple[Grant, frozenset[bytes]] | None,
+    ) -> None:
+        self.grant, self.links = links[-1], links
+        self._chain = links if plan is None else (*links, plan[0])
+        self.grant_ids = [one.id for one in self._chain]
+        self.marks = RunMarks(tree["nonce"], self.marks.isolation)
+        self.readable = (self.marks, PROCESS_MARKS)
+        self._salt = bytes.fromhex(tree["salt"])  # a call refused there is known as refused here
+        self._resumes = tree["runs"][0]
+        self._denials = tree["denials"]
+        self._latest = max(self._latest, tree["latest"])
+        self._ahead = self._latest - time.monotonic()
+        refused = frozenset(map(bytes.fromhex, tree["refused"]))
+        self._state = RunState(refused=refused, **tree["flags"])
+        terms = self._terms
+        known = {name: bytes.fromhex(pin) for name, pin in tree["pins"].items()}
+        vouching = {links[0].id} if plan is None else {links[0].id, plan[0].id}
+        self._terms = replace(
+            terms,
+            chain=self._chain,
+            pins=_both_pins(terms.pins, known),
+            vouching=frozenset(vouching),
+            planned=None if plan is None else plan[1],
+            runs=(self.id, *tree["runs"]),
+        )
+        self._plans = {}
+
+    def known_definitions(self) -> dict[str, bytes]:
+        """Return the definitions that tools have, or must have, by name."""
+        return {facts.name: facts.definition for facts in self._plans} | dict(self._terms.pins)
+
+    @property
+    def salt(self) -> bytes:
+        """A secret of the run, for the digests of its calls."""
+        return self._salt
+
+    @property
+    def denials(self) -> int:
+        """How many calls a person has denied."""
+        return self._denials
 
     # -- shadow ----------------------------------------------------------------------------
 

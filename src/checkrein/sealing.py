@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 
+from checkrein.encodings import from_text, to_text
 from checkrein.errors import ConfigurationError, MisuseError, TamperedError
 from checkrein.labels import Label, Origin, Source
 
@@ -58,7 +59,7 @@ def sealed(value: Any, label: Label, key: bytes, context: str) -> str:
     except Exception as error:  # noqa: BLE001 (its text may hold content)
         failure = type(error).__name__
     else:
-        return ".".join((_VERSION, _to_text(body), _to_text(_mac(key, context, body))))
+        return ".".join((_VERSION, to_text(body), to_text(_mac(key, context, body))))
     raise MisuseError(f"the value cannot be sealed: it is not plain data ({failure})")
 
 
@@ -71,7 +72,7 @@ def unsealed(text: str, key: bytes, context: str) -> tuple[Any, Label]:
     version, _, rest = text.partition(".") if isinstance(text, str) else ("", "", "")
     body, _, mac = rest.partition(".")
     try:
-        data, given = _from_text(body), _from_text(mac)
+        data, given = from_text(body), from_text(mac)
     except ValueError:
         data, given = b"", b""
     import hmac  # noqa: PLC0415 (as in _mac)
@@ -95,14 +96,3 @@ def _mac(key: bytes, context: str, body: bytes) -> bytes:
 
     place = context.encode("utf-8", "surrogatepass")
     return hmac.digest(key, _PREFIX + len(place).to_bytes(8) + place + body, "sha256")
-
-
-def _to_text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _from_text(text: str) -> bytes:
-    data = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), b"-_", validate=True)
-    if _to_text(data) != text:
-        raise ValueError("a second spelling")
-    return data

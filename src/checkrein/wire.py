@@ -104,7 +104,7 @@ def permission_tree(permission: Permission) -> dict[str, Any]:
         tree["preapproved"] = permission.preapproved
     if permission.budgets:
         tree["budgets"] = [
-            {"times": _value_tree(one.times), "per": _value_tree(one.per), "cost": one.cost}
+            {"times": value_tree(one.times), "per": value_tree(one.per), "cost": one.cost}
             for one in permission.budgets
         ]
     return tree
@@ -145,7 +145,7 @@ def _permission_of(tree: Any) -> Permission:
 
 def _budget_of(tree: Any) -> Budget:
     members = _members(tree, {"times", "per", "cost"})
-    times, per = _value_of(members["times"]), _value_of(members["per"])
+    times, per = value_of(members["times"]), value_of(members["per"])
     if type(per) is not float or not 0 <= per < _LONGEST:
         raise GrantError("the grant holds an impossible budget")
     try:
@@ -172,7 +172,7 @@ def _constraint_tree(constraint: Constraint) -> dict[str, Any]:
     for name, kind in _kinds().items():
         if type(constraint) is kind:
             names = [one.name for one in dataclasses.fields(cast("Any", kind))]
-            return {name: {one: _value_tree(getattr(constraint, one)) for one in names}}
+            return {name: {one: value_tree(getattr(constraint, one)) for one in names}}
     raise GrantError(
         f"{type(constraint).__name__} holds code, or is your own, and cannot be put into a signed "
         "grant; use the constraints of checkrein.constraints, where(...) excepted"
@@ -187,7 +187,7 @@ def _constraint_of(tree: Any) -> Constraint:
     if kind is None:
         raise GrantError("the grant holds a constraint that is not known here")
     names = {one.name for one in dataclasses.fields(kind)}
-    values = {key: _value_of(one) for key, one in _members(members, names).items()}
+    values = {key: value_of(one) for key, one in _members(members, names).items()}
     try:
         made: Constraint = kind(**values)
     except Exception as error:  # noqa: BLE001 (nothing foreign escapes a parser)
@@ -195,23 +195,24 @@ def _constraint_of(tree: Any) -> Constraint:
     return made
 
 
-def _value_tree(value: Any, depth: int = 0) -> Any:
+def value_tree(value: Any, depth: int = 0) -> Any:
+    """Return a frozen value as JSON data; raises GrantError for what has no text."""
     kind = type(value)
     if depth > _DEEPEST:
         raise GrantError("a value in a grant is nested too deeply")
     if kind in {str, bool, type(None)} or (kind is int and abs(value) < _EXACT):
         return value
     if kind is tuple:
-        return [_value_tree(one, depth + 1) for one in value]
+        return [value_tree(one, depth + 1) for one in value]
     if kind in _WRITERS:
         return {_NAMES[kind]: _scalar_text(value, kind)}
     if kind is FrozenList:
-        return {"list": [_value_tree(one, depth + 1) for one in value]}
+        return {"list": [value_tree(one, depth + 1) for one in value]}
     if kind in _SETS:
-        items = [_value_tree(one, depth + 1) for one in value]
+        items = [value_tree(one, depth + 1) for one in value]
         return {_SETS[kind]: sorted(items, key=to_bytes)}
     if kind is FrozenDict:
-        pairs = [[_value_tree(k, depth + 1), _value_tree(v, depth + 1)] for k, v in value.items()]
+        pairs = [[value_tree(k, depth + 1), value_tree(v, depth + 1)] for k, v in value.items()]
         return {"dict": sorted(pairs, key=to_bytes)}
     if isinstance(value, Constraint):
         return {"is": _constraint_tree(value)}
@@ -228,26 +229,27 @@ def _scalar_text(value: Any, kind: type[Any]) -> str:
     return text
 
 
-def _value_of(tree: Any, depth: int = 0) -> Any:
+def value_of(tree: Any, depth: int = 0) -> Any:
+    """Return the value that :func:`value_tree` has made JSON data."""
     if depth > _DEEPEST:
         raise GrantError("a value in a grant is nested too deeply")
     if type(tree) in {str, bool, type(None)} or (type(tree) is int and abs(tree) < _EXACT):
         return tree
     if type(tree) is list:
-        return tuple(_value_of(one, depth + 1) for one in tree)
+        return tuple(value_of(one, depth + 1) for one in tree)
     name, inner = _only(tree)
     if name == "is":
         return _constraint_of(inner)
     if name == "list":
-        return FrozenList(_value_of(one, depth + 1) for one in _array(inner))
+        return FrozenList(value_of(one, depth + 1) for one in _array(inner))
     for kind, its in _SETS.items():
         if name == its:
-            return _hashed(kind, [_value_of(one, depth + 1) for one in _array(inner)])
+            return _hashed(kind, [value_of(one, depth + 1) for one in _array(inner)])
     if name == "dict":
         pairs = [_array(one) for one in _array(inner)]
         if any(len(pair) != 2 for pair in pairs):
             raise GrantError("the grant holds a pair that is none")
-        items = [[_value_of(one, depth + 1) for one in pair] for pair in pairs]
+        items = [[value_of(one, depth + 1) for one in pair] for pair in pairs]
         return _hashed(lambda found: FrozenDict(dict(found)), items)
     return _scalar_of(name, inner)
 

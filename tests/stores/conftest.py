@@ -56,7 +56,7 @@ def _place(kind: str, request: pytest.FixtureRequest) -> Place:
     if kind == "postgres":
         place = Place(kind, request.getfixturevalue("cluster").url, "shared_room")
         if _MADE:  # to empty tables is quicker than to make them
-            tables = ("budgets", "reservations", "notices")
+            tables = ("budgets", "reservations", "notices", "questions")
             request.getfixturevalue("cluster").run(
                 *(f"DELETE FROM {place.schema}.{table}" for table in tables)
             )

@@ -280,7 +280,7 @@ class Desk:
     def _careless(self, question: Confirmation, typed: str | None) -> str:
         care = question.care
         left = question.asked + care.seconds - self._clock()
-        if left > 0:
+        if care.seconds and left > 0:
             return f"the question has to be read first: {left:.0f} seconds are left"
         if not care.retype:
             return ""

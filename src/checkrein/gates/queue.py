@@ -206,17 +206,18 @@ class Watch:
                 if not self._waiting or self._stopped:
                     self._process = 0
                     return
+            if self._desk.store.closed:
+                self._give_up()
+                return
             try:
-                if self._desk.store.closed:
-                    self._give_up()
-                    return
                 if self._desk.store.await_news(_LOOK) or told >= 1:
                     told = 0
                     self._look()
                 told += 1
             except StoreError as error:
-                logger().error("the questions cannot be looked at (%s)", error)
-                time.sleep(1)
+                if not self._desk.store.closed:
+                    logger().error("the questions cannot be looked at (%s)", error)
+                    time.sleep(1)
 
     def _look(self) -> None:
         self.looks += 1

@@ -20,7 +20,7 @@ class Runs:
     Attributes:
         opened: how many ``run.opened``.
         closed: how many ``run.closed``.
-        open: ids of runs with entries and no ``run.closed``.
+        open: ids of runs with entries and neither ``run.closed`` nor ``run.suspended``.
         gaps: one line per run with missing or repeated sequence numbers.
     """
 
@@ -48,8 +48,8 @@ class Story:
             self._count(run, seq)
             if kind == "run.opened":
                 self._opened += 1
-            if kind == "run.closed":
-                self._closed += 1
+            if kind in {"run.closed", "run.suspended"}:
+                self._closed += kind == "run.closed"
                 self._open.pop(run, None)
         call = event.get("call")
         if type(call) is str:

@@ -250,6 +250,8 @@ class PostgresStore(TableStore):
                     _ABANDONED.append(self._ears)
                 self._ears, self._ears_of = self._open_connection(), os.getpid()
                 self._run(self._ears, f"LISTEN {NEWS}")
+                if self._closed:  # meanwhile, by another thread
+                    _close(self._ears)
                 return True  # what was told before nobody heard
             return any(True for _ in self._ears.notifies(timeout=seconds, stop_after=1))
         except (psycopg.Error, StoreError):
