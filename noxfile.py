@@ -100,8 +100,9 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def benchmarks(session: nox.Session) -> None:
     """Print the figures that the README quotes."""
-    session.install("-e", ".")
+    session.install("-e", ".[postgres]")
     session.run("python", "benchmarks/guard.py", "--json")
     session.run("python", "benchmarks/permissions.py", "--json")
     session.run("python", "benchmarks/origin.py", "--json")
+    session.run("python", "benchmarks/gates.py", "--json")
     session.run("python", "benchmarks/imports.py", "--json")

@@ -334,6 +334,7 @@ def _ask(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Ne
     asked |= {"confirmation": question.id, "bound_to": question.digest}
     asked |= {"letters": question.letters}
     yield from _write(run, asked)
+    del asked  # ten thousand may wait here
     try:
         answer = yield Ask(gate, question, run.confirm_within)
     except BaseException as error:

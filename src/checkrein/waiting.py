@@ -38,5 +38,5 @@ async def within(answer: Awaitable[T], seconds: float) -> T:
     asyncio = running_asyncio()
     if asyncio is None:
         return await answer
-    result: T = await asyncio.wait_for(answer, seconds)
-    return result
+    async with asyncio.timeout(seconds):  # in this task: wait_for() may make another for it
+        return await answer

@@ -40,7 +40,7 @@ def _room() -> str:
 class Cluster:
     """A running server; `url` is its address."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: str = "") -> None:
         self._bin = _programs()
         self._as: list[str] = []
         owner = None
@@ -55,7 +55,7 @@ class Cluster:
                 self._as = ["runuser", "-u", "postgres", "--"]
             else:
                 raise Missing("neither setpriv nor runuser is installed")
-        self.directory = tempfile.mkdtemp(prefix="pg-", dir=_room())
+        self.directory = tempfile.mkdtemp(prefix="pg-", dir=room or _room())
         if owner is not None:
             os.chown(self.directory, owner.pw_uid, owner.pw_gid)
         self._data = f"{self.directory}/data"

@@ -335,7 +335,7 @@ def test_kills_lose_nothing_and_repeat_nothing(shared: Any, tmp_path: Any):
             shared.where,
             shared.schema,
             str(tmp_path),
-            "100",
+            str(rounds),
         ],
         capture_output=True,
         text=True,

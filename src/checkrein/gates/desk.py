@@ -47,6 +47,7 @@ _PUT: Final = (
     " VALUES (?, 'open', ?, '[]', ?, ?, ?) ON CONFLICT (id) DO NOTHING"
 )
 _GET: Final = "SELECT state, question, verdicts, expires, changed FROM {questions} WHERE id = ?"
+_STATE: Final = "SELECT state, expires FROM {questions} WHERE id = ?"
 _MOVE: Final = "UPDATE {questions} SET state = ?, verdicts = ?, changed = ? WHERE id = ?"
 _IN_STATE: Final = "SELECT id, question FROM {questions} WHERE state = ? ORDER BY asked, id"
 _ANSWERED: Final = "SELECT id FROM {questions} WHERE state = 'answered'"
@@ -142,7 +143,13 @@ class Desk:
             repeatable=True,
         )
 
-    def take(self, id: str) -> Case | None:  # noqa: A002 (by its natural name)
+    def state(self, id: str) -> str:  # noqa: A002 (by its natural name)
+        """Return the state of a question, ``""`` if there is no such question."""
+        for state, expires in self.store.transact(lambda session: session.ask(_STATE, id)):
+            return self._as_it_is(state, expires)
+        return ""
+
+    def take(self, id: str) -> Case | None:  # noqa: A002 (as above)
         """Take the answer to a question, if there is one. Nobody gets it a second time.
 
         Returns:
@@ -160,8 +167,6 @@ class Desk:
                 _move(session, case, "taken" if yes else "done", self._clock())
             return case
 
-        if self._look(id) is None:
-            return None
         return self.store.transact(work, changes=True)
 
     def finish(self, question: Confirmation) -> None:
@@ -297,11 +302,13 @@ class Desk:
             question = read_question(text)
             if question.id != id or expires != question.expires:
                 raise TamperedError("the question is not the one that was asked", where=id)
-            if state in {"open", "answered"} and self._clock() >= question.expires:
-                state = "lapsed"  # noqa: PLW2901 (as things stand now)
             found = tuple(read_verdict(one) for one in json.loads(verdicts))
-            return Case(question, state, found, changed)
+            return Case(question, self._as_it_is(state, expires), found, changed)
         return None
+
+    def _as_it_is(self, state: str, expires: float) -> str:
+        late = state in {"open", "answered"} and self._clock() >= expires
+        return "lapsed" if late else state
 
     def _in_state(self, state: str) -> list[Confirmation]:
         found: list[Confirmation] = []

@@ -24,16 +24,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, final
+from weakref import WeakKeyDictionary
 
 from checkrein.confirmations import Confirmation, Spent, Verdict
 from checkrein.errors import ConfigurationError, ConfirmationPending
-from checkrein.gates.desk import Case, Desk
+from checkrein.gates.desk import Desk
 from checkrein.lazy import logger
 from checkrein.ports import Clock
 from checkrein.store import StoreError, open_store
 from checkrein.store.tables import TableStore
 from checkrein.waiting import off_loop, running_asyncio
 
+_AT_ONCE: Final = 16
 _LOOK: Final = 5.0  # seconds after which the desk is looked at, notified or not
 
 
@@ -64,7 +66,12 @@ class QueueGate:
         self.desk = Desk(store, clock=clock)
         self._wait = None if wait is None else wait.total_seconds()
         self._clock = clock
-        self._watch = Watch(self.desk)
+        self.desk.sweep()
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            WeakKeyDictionary()
+        )
+        self.watch = Watch(self.desk)
+        """Who waits here, and how often the desk was looked at."""
 
     def ask(self, confirmation: Confirmation) -> Any:
         """Return the verdict, or an awaitable of it where an event loop runs.
@@ -88,69 +95,73 @@ class QueueGate:
         wait: Callable[[float], Any],
     ) -> Verdict | Spent | None:
         """Ask and wait, in a thread that may."""
-        self.desk.put(question)
-        case = self.desk.take(question.id)
-        seconds = self._patience(question)
-        if _is_open(case) and seconds > 0:
-            with self._watch.waiting(question.id, wake):
-                end = time.monotonic() + seconds
-                while _is_open(case := self.desk.take(question.id)):
-                    left = end - time.monotonic()
-                    if left <= 0 or wait(left):
-                        break
-            case = self.desk.take(question.id) if _is_open(case) else case
-        return self._outcome(question, case)
+        with self.watch.waiting(question.id, wake):  # from before it can be answered
+            if self._put(question):
+                wait(self._patience(question))
+        return self._outcome(question)
 
     async def _later(self, question: Confirmation) -> Verdict | Spent | None:
         """Ask and wait as :meth:`_answer` does; what may block is done in threads."""
-        loop, answered = asyncio.get_running_loop(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        answered = loop.create_future()
+
+        def told() -> None:
+            if not answered.done():
+                answered.set_result(None)
 
         def wake() -> None:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(answered.set)
+                loop.call_soon_threadsafe(told)
 
-        case = await off_loop(lambda: self._put_and_take(question))
-        seconds = self._patience(question)
-        if _is_open(case) and seconds > 0:
-            with self._watch.waiting(question.id, wake):
-                case = await off_loop(lambda: self.desk.take(question.id))
-                if _is_open(case):
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(answered.wait(), seconds)
-                    case = await off_loop(lambda: self.desk.take(question.id))
-        return self._outcome(question, case)
+        with self.watch.waiting(question.id, wake):
+            async with self._turn():
+                still_open = await off_loop(lambda: self._put(question))
+            if still_open:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._patience(question)):
+                        await answered
+        async with self._turn():
+            return await off_loop(lambda: self._outcome(question))
 
-    def _put_and_take(self, question: Confirmation) -> Case | None:
+    def _turn(self) -> asyncio.Semaphore:
+        """Return what lets a few tasks at a time use the store: a thousand would wait for it."""
+        loop = asyncio.get_running_loop()
+        turn = self._turns.get(loop)
+        if turn is None:
+            turn = self._turns[loop] = asyncio.Semaphore(_AT_ONCE)
+        return turn
+
+    def _put(self, question: Confirmation) -> bool:
+        """Lay the question on the desk; say whether it is open, and may be waited for."""
         self.desk.put(question)
-        return self.desk.take(question.id)
+        return self.desk.state(question.id) == "open" and self._patience(question) > 0
 
     def _patience(self, question: Confirmation) -> float:
         left = max(0.0, question.expires - self._clock())
         return left if self._wait is None else min(left, self._wait)
 
-    def _outcome(self, question: Confirmation, case: Case | None) -> Verdict | Spent | None:
-        if case is None or case.state == "lapsed":
-            self.desk.finish(question)
-            return None
-        if case.state == "answered":
-            return case.verdict
-        if case.state == "open":
+    def _outcome(self, question: Confirmation) -> Verdict | Spent | None:
+        """Return what has become of the question; take its answer if there is one."""
+        state = self.desk.state(question.id)
+        if state == "open":
             raise ConfirmationPending(
                 f"{question.tool} waits for somebody to confirm it; make the same call later",
                 tool=question.tool,
                 call=question.call,
                 confirmation=question.id,
             )
-        return Spent(question.id)
+        if state in {"", "lapsed"}:
+            self.desk.finish(question)
+            return None
+        case = self.desk.take(question.id) if state == "answered" else None
+        if case is None or case.state != "answered":  # somebody else has taken it
+            return Spent(question.id)
+        return case.verdict
 
     def close(self) -> None:
         """Stop watching, and close the store."""
-        self._watch.stop()
+        self.watch.stop()
         self.desk.store.close()
-
-
-def _is_open(case: Case | None) -> bool:
-    return case is not None and case.state == "open"
 
 
 class Watch:
@@ -169,6 +180,10 @@ class Watch:
         self.looks = 0
         """How often the desk was looked at."""
         desk.heard = self._wake
+
+    def __len__(self) -> int:
+        """Return how many questions are waited for."""
+        return len(self._waiting)
 
     def waiting(self, id: str, wake: Callable[[], None]) -> Waiting:  # noqa: A002
         """Return a context in which *wake* is called once the question is answered."""
@@ -203,10 +218,10 @@ class Watch:
         told = 0
         while True:
             with self._lock:
-                if not self._waiting or self._stopped:
+                if not self._waiting:
                     self._process = 0
                     return
-            if self._desk.store.closed:
+            if self._stopped or self._desk.store.closed:
                 self._give_up()
                 return
             try:

@@ -75,7 +75,7 @@ CREATE TABLE {questions} (
     expires double precision NOT NULL,
     changed double precision NOT NULL
 );
-CREATE INDEX questions_by_state ON {questions} (state, asked) WHERE state <> 'done';
+CREATE INDEX questions_by_state ON {questions} (state, asked);
 """
 _UPGRADE: Final = f"{_QUESTIONS}UPDATE {{about}} SET version = ?;\n"  # noqa: S608 (of constants)
 _LAYOUT: Final = """

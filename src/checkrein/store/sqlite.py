@@ -45,7 +45,7 @@ CREATE TABLE questions (
     expires REAL NOT NULL,
     changed REAL NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX questions_by_state ON questions (state, asked) WHERE state <> 'done';
+CREATE INDEX questions_by_state ON questions (state, asked);
 """
 _LAYOUT: Final = f"""
 CREATE TABLE about (version INTEGER NOT NULL);
