@@ -30,7 +30,8 @@ def tests(session: nox.Session) -> None:
     """Run the test suite under coverage."""
     session.install("-e", ".[cli,demo]", *groups("tests"))
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    required = {"CHECKREIN_REQUIRE_WEBHOOK": "1"}
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=required)
     if not session.posargs:
         session.run("coverage", "report", "--fail-under=90")
 

@@ -30,6 +30,7 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 PERMISSIONS = ROOT / "docs" / "permissions"
 TEXTS = [README, ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *PAGES]
 END_OF_BLOCK = "\x1e"
+NEEDS = {"confirmation/webhook.md": "httpx"}  # what a page installs first
 
 
 class Block(NamedTuple):
@@ -113,6 +114,9 @@ def check_page(text: str, directory: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT / "docs")))
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path):
     """Its Python runs without a warning, and prints just what the page states."""
+    needed = NEEDS.get(page.relative_to(ROOT / "docs").as_posix())
+    if needed and not os.environ.get("CHECKREIN_REQUIRE_WEBHOOK"):
+        pytest.importorskip(needed, reason=f"the page needs {needed}")
     check_page(page.read_text(encoding="utf-8"), tmp_path)
 
 

@@ -15,6 +15,7 @@ from checkrein.gates.several import DenyAll, Quorum
 if TYPE_CHECKING:
     from checkrein.gates.desk import AnswerRefused, Case, Desk
     from checkrein.gates.queue import QueueGate
+    from checkrein.gates.webhook import WebhookGate
 
 __all__ = [
     "AnswerRefused",
@@ -29,6 +30,7 @@ __all__ = [
     "Quorum",
     "Shown",
     "Verdict",
+    "WebhookGate",
 ]
 
 _LATER = {
@@ -36,11 +38,12 @@ _LATER = {
     "Case": "checkrein.gates.desk",
     "Desk": "checkrein.gates.desk",
     "QueueGate": "checkrein.gates.queue",
+    "WebhookGate": "checkrein.gates.webhook",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Load what needs a database when it is first used."""
+    """Load what needs a database or a network when it is first used."""
     if name in _LATER:
         return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module 'checkrein.gates' has no attribute {name!r}")
