@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from checkrein.confirmations import Confirmation, Verdict
+from checkrein.confirmations import Care, Confirmation, Verdict
 from checkrein.directories import Directory, refers
 from checkrein.facts import composed, injected, sensitive
 from checkrein.frames import call_id
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AuditLog",
     "CallbackGate",
+    "Care",
     "Confirmation",
     "ConsoleGate",
     "Directory",

@@ -11,7 +11,8 @@ The signature of a verdict is Ed25519 (RFC 8032) over::
     "checkrein/verdict/v1" LF  field ...
 
 over the confirmation's id and digest, ``approved`` and ``suspicious`` as ``1`` or
-``0``, who answers, the reason, and the encoded edits (:mod:`checkrein.freezing`), each
+``0``, who answers, the reason, the encoded edits (:mod:`checkrein.freezing`) and, of a
+standing approval, its three fields as Python writes them, each
 as its length in decimal, ``:``, and its bytes.
 """
 
@@ -139,6 +140,7 @@ def _message(verdict: Verdict) -> bytes:
         verdict.by,
         verdict.reason,
         _edits(verdict),
+        *(() if verdict.standing is None else map(repr, verdict.standing)),
     )
     parts = [
         one if isinstance(one, bytes) else one.encode("utf-8", "surrogatepass") for one in fields

@@ -137,6 +137,7 @@ class Call:
         files: the files that were opened for the body, by name.
         refusal: why no grant admits it, ``None`` if one does.
         answered: the questions about it that somebody has answered.
+        standing: the id of the question whose standing answer covers it, ``""`` for none.
     """
 
     injected: Mapping[str, Any] = _EMPTY
@@ -147,6 +148,7 @@ class Call:
     files: Mapping[str, IO[Any]] = _EMPTY
     refusal: Exception | None = None
     answered: tuple[Any, ...] = ()
+    standing = ""
     _digest = b""
 
     def __init__(

@@ -27,6 +27,7 @@ from checkrein.errors import MisuseError, TamperedError
 from checkrein.lazy import sha256
 
 _PREFIX: Final = b"checkrein/confirmation/v2\n"
+_LONGEST_CARE: Final = 3600
 
 
 class Care(NamedTuple):
@@ -47,6 +48,28 @@ class Care(NamedTuple):
 
 NO_CARE: Final = Care()
 """An answer that is read and given."""
+
+
+def check_care(care: object) -> Care:
+    """Return *care* if it can be taken.
+
+    Raises:
+        MisuseError: it is none, or takes too long.
+    """
+    if not isinstance(care, Care):
+        raise MisuseError('care= takes Care(seconds=5), or Care(retype="amount")')
+    if not (type(care.seconds) in {int, float} and 0 <= care.seconds <= _LONGEST_CARE):
+        raise MisuseError("Care(seconds=...) takes 0 to 3600 seconds")
+    if not isinstance(care.retype, str):
+        raise MisuseError("Care(retype=...) takes the name of an argument")
+    return Care(float(care.seconds), care.retype)
+
+
+def joined_care(cares: Iterable[Care]) -> Care:
+    """Return the care that meets all of *cares*; the first name that is to be typed in."""
+    cares = tuple(cares)
+    seconds = max((one.seconds for one in cares), default=0.0)
+    return Care(seconds, next((one.retype for one in cares if one.retype), ""))
 
 
 class Shown(NamedTuple):
@@ -122,13 +145,16 @@ class Confirmation(NamedTuple):
         shown = sum(len(one.name) + len(one.text) + len(one.origin) for one in self.arguments)
         return shown + sum(map(len, self.reasons)) + len(self.preview)
 
-    def approve(self, *, by: str) -> Verdict:
+    def approve(self, *, by: str, standing: Standing | None = None) -> Verdict:
         """Return a yes to exactly this call.
 
         Args:
             by: who says so.
+            standing: a yes to a few more just like it; see :mod:`checkrein.standing`.
         """
-        return Verdict(self.id, self.digest, approved=True, by=_name(by))
+        if standing is not None and not isinstance(standing, Standing):
+            raise MisuseError("standing= takes standing(uses=5, within=timedelta(hours=1))")
+        return Verdict(self.id, self.digest, approved=True, by=_name(by), standing=standing)
 
     def edit(self, changes: Mapping[str, Any], *, by: str, reason: str = "") -> Verdict:
         """Return a no to this call, and another one that may be made in its place.
@@ -172,6 +198,7 @@ class Verdict(NamedTuple):
         edits: arguments of the call to make instead.
         signature: by whoever gives it; see :mod:`checkrein.approvers`.
         parts: the answers of several people, of which this one is made.
+        standing: a yes to more calls like this one, ``None`` for none.
     """
 
     confirmation: str
@@ -183,6 +210,21 @@ class Verdict(NamedTuple):
     edits: Mapping[str, Any] = MappingProxyType({})
     signature: bytes = b""
     parts: tuple[Verdict, ...] = ()
+    standing: Standing | None = None
+
+
+class Standing(NamedTuple):
+    """A yes to more calls like the one that was shown; made by :func:`checkrein.standing.standing`.
+
+    Attributes:
+        uses: how many more.
+        seconds: for how long.
+        arguments: constraints on the arguments that may differ, as :mod:`checkrein.wire` has it.
+    """
+
+    uses: int
+    seconds: float
+    arguments: str = "{}"
 
 
 class Spent(NamedTuple):
@@ -282,6 +324,7 @@ def verdict_tree(verdict: Verdict) -> dict[str, Any]:
         "edits": edits,
         "signature": base64.b64encode(verdict.signature).decode(),
         "parts": [verdict_tree(one) for one in verdict.parts],
+        "standing": None if verdict.standing is None else list(verdict.standing),
     }
 
 
@@ -297,6 +340,7 @@ def read_verdict(tree: Any) -> Verdict:
                 **tree,
                 "signature": base64.b64decode(tree["signature"], validate=True),
                 "parts": tuple(read_verdict(one) for one in tree["parts"]),
+                "standing": tree["standing"] and Standing(*tree["standing"]),
             }
         )
         texts = (found.confirmation, found.digest, found.by, found.reason)

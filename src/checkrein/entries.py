@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from checkrein.calls import Call
     from checkrein.rules import Finding
     from checkrein.runs import Run
+    from checkrein.standing import Leave
 
 
 class Entries:
@@ -68,7 +69,20 @@ class Entries:
             "findings": [{"rule": one.rule, "argument": one.argument} for one in findings],
             "exposed": run.exposed,
             **({} if run._shadow is None else {"shadow": True}),
+            **({"standing": call.standing} if call.standing else {}),
         }
+
+    def of_standing(self, call: Call, leave: Leave) -> dict[str, Any]:
+        """Return the entry about a call that an earlier answer covers."""
+        return self.plain(
+            "confirmation.answered",
+            call=call.id,
+            confirmation=leave.id,
+            answer="standing",
+            by=leave.by,
+            reason="",
+            suspicious=False,
+        )
 
     def of_outcome(
         self, call: Call, status: str, error: BaseException | None, result: Any, started: float

@@ -22,14 +22,16 @@ type                    further fields
 ``trusted``             values (how many)
 ``call.allowed``        call, agent, tool, effect, resource, arguments, digest,
                         grants, findings (those a person approved), parent,
-                        exposed; shadow, true, in a shadow run alone
+                        exposed; shadow, true, in a shadow run alone; standing,
+                        the id of the confirmation whose standing answer covers it
 ``call.denied``         as call.allowed, with the findings that decided
 ``call.outcome``        call, status, error (a type's name), result, ms
 ``call.edited``         call, became (the id of the call in its place), arguments
                         (the names of those that were changed)
 ``confirmation.asked``  as call.denied, and confirmation, bound_to (its digest),
                         letters (how much an approver is shown)
-``confirmation.answered``  call, confirmation, answer, by, reason
+``confirmation.answered``  call, confirmation, answer, by, reason; standing (uses,
+                        seconds, arguments), where more calls were allowed with it
 ``answer.refused``      confirmation, by, reason; of a desk, in no run's sequence
 ``endorsement``         sources, reason, tool, parameter
 ``reveal``              sources, reason, call

@@ -36,7 +36,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, 
 from pydantic import TypeAdapter
 
 from checkrein import orders
-from checkrein.confirmations import NO_CARE, Care
+from checkrein.confirmations import NO_CARE, Care, joined_care
 from checkrein.directories import Directory, Refers
 from checkrein.errors import MisuseError
 from checkrein.freezing import Unfreezable, encode, freeze
@@ -278,7 +278,7 @@ class ToolFacts:
                 self.doc,
                 (*self.directories, *stated.directories),
                 self.preview or stated.preview,
-                _more_careful(self.care, stated.care),
+                joined_care((self.care, stated.care)),
             )
         )
 
@@ -344,10 +344,6 @@ def key_parameter(facts: ToolFacts, directory: Directory) -> str:
             f"{facts.name}: say which parameter takes the key: Directory(..., by={needed[0]!r})"
         )
     return needed[0] if needed else ""
-
-
-def _more_careful(one: Care, other: Care) -> Care:
-    return Care(max(one.seconds, other.seconds), one.retype or other.retype)
 
 
 def _checked(facts: ToolFacts) -> ToolFacts:

@@ -16,10 +16,10 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, Final, Literal, NamedTuple, TypeVar, cast, final
+from typing import Any, Literal, NamedTuple, TypeVar, cast, final
 
 from checkrein.calls import Binder
-from checkrein.confirmations import Care
+from checkrein.confirmations import NO_CARE, Care, check_care
 from checkrein.directories import Directory, check_directory
 from checkrein.errors import Denied, MisuseError
 from checkrein.facts import Claim, Effect, Stated, ToolFacts, read_facts
@@ -44,8 +44,6 @@ from checkrein.runs import Run
 from checkrein.waiting import off_loop, within
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_LONGEST_CARE: Final = 3600
 
 
 # -- the decorators ------------------------------------------------------------------------
@@ -138,14 +136,7 @@ def irreversible(
 def _shown_with(preview: object, care: object) -> dict[str, Any]:
     if preview is not None and (not callable(preview) or _is_deferred(preview)):
         raise MisuseError("preview= takes a plain function of the tool's arguments, not async")
-    if care is not None and not isinstance(care, Care):
-        raise MisuseError('care= takes Care(seconds=5), or Care(retype="amount")')
-    care = Care() if care is None else care
-    if not (type(care.seconds) in {int, float} and 0 <= care.seconds <= _LONGEST_CARE):
-        raise MisuseError("Care(seconds=...) takes 0 to 3600 seconds")
-    if not isinstance(care.retype, str):
-        raise MisuseError("Care(retype=...) takes the name of an argument")
-    return {"preview": preview, "care": Care(float(care.seconds), care.retype)}
+    return {"preview": preview, "care": NO_CARE if care is None else check_care(care)}
 
 
 def _stated(evidence: object, returns: object, directory: Directory | None) -> Stated:

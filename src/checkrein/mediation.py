@@ -321,6 +321,11 @@ def _clear(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[
 
 def _ask(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Need, Any, None]:
     """Ask whoever may say yes; return only on a valid yes."""
+    leave = run.questions.covered(call, decision)
+    if leave is not None:
+        call.standing = leave.id
+        yield from _write(run, run.entries.of_standing(call, leave))
+        return
     gate = run.gate
     if gate is None:
         finding = Finding(
@@ -354,7 +359,7 @@ def _ask(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Ne
         call.answered = (*call.answered, question)
     if isinstance(answer, Verdict) and answer.edits:
         answer = answer._replace(edits=dict(answer.edits))  # one reading of it, here and below
-    problem = run.questions.settle(question, answer, call)
+    problem = run.questions.settle(question, answer, call, decision.findings)
     yield from _write(run, _answered(run, call, question, answer, problem))
     if problem is not None:
         raise (yield from _denial(run, call, (problem, *decision.findings)))
@@ -392,6 +397,7 @@ def _answered(
         by=verdict.by if verdict else "",
         reason=verdict.reason if verdict else getattr(answer, "error", type(answer).__name__),
         suspicious=bool(verdict and verdict.suspicious),
+        **({"standing": list(verdict.standing)} if verdict and verdict.standing else {}),
     )
 
 

@@ -27,6 +27,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 
 from checkrein.conditions import Constraint, is_constraint
+from checkrein.confirmations import NO_CARE, Care, check_care
 from checkrein.errors import ConfigurationError
 from checkrein.facts import Claim, Effect
 from checkrein.freezing import is_finite
@@ -94,7 +95,7 @@ class Others(NamedTuple):
         return f"others({self.constraint!r})"
 
 
-Option = Budget | Effects | Preapproved | Others
+Option = Budget | Effects | Preapproved | Others | Care
 
 
 def budget(*, times: float | Decimal, per: timedelta | None = None, cost: str = "") -> Budget:
@@ -207,6 +208,7 @@ class Permission:
         effects: the effects covered; ``None``: all for a full name, reads for a wildcard.
         budgets: how much use there is; empty for no limit.
         preapproved: when an irreversible call is not asked about, ``""`` for never.
+        care: how much care a confirmation takes, beyond what the tool asks for.
     """
 
     resource: str
@@ -215,6 +217,7 @@ class Permission:
     effects: frozenset[Effect] | None = None
     budgets: tuple[Budget, ...] = ()
     preapproved: Literal["", "unexposed", "always"] = ""
+    care: Care = NO_CARE
     unlimited: bool = False  # only everything() sets this
 
     @property
@@ -255,6 +258,8 @@ class Permission:
             parts.append(Preapproved(self.preapproved))
         if self.others is not None:
             parts.append(Others(self.others))
+        if self.care != NO_CARE:
+            parts.append(self.care)
         return tuple(parts)
 
     def __str__(self) -> str:
@@ -284,7 +289,7 @@ def allow(resource: str, /, *options: Option, **constraints: Constraint) -> Perm
     Args:
         resource: a dotted name, ``mail.send``, or a pattern, ``mail.*``.
         options: ``budget(...)``, also several, ``effects(...)``, ``preapproved(...)``,
-            ``others(...)``.
+            ``others(...)``, ``Care(...)``.
         constraints: what is asked of arguments; see :mod:`checkrein.constraints`.
 
     Raises:
@@ -300,10 +305,10 @@ def allow(resource: str, /, *options: Option, **constraints: Constraint) -> Perm
     budgets: list[Budget] = []
     chosen: dict[type[Option], Option] = {}
     for option in options:
-        if not isinstance(option, Budget | Effects | Preapproved | Others):
+        if not isinstance(option, Option):
             raise ConfigurationError(
                 f"allow({resource!r}): {type(option).__name__} is no option; positional are "
-                "budget(...), effects(...), preapproved(...), others(...); "
+                "budget(...), effects(...), preapproved(...), others(...), Care(...); "
                 "constraints on arguments are keywords"
             )
         if isinstance(option, Budget):
@@ -313,6 +318,7 @@ def allow(resource: str, /, *options: Option, **constraints: Constraint) -> Perm
         else:
             chosen[type(option)] = option
     covered, skipped, rest = (chosen.get(kind) for kind in (Effects, Preapproved, Others))
+    care = chosen.get(Care, NO_CARE)
     return Permission(
         resource,
         MappingProxyType(
@@ -322,6 +328,7 @@ def allow(resource: str, /, *options: Option, **constraints: Constraint) -> Perm
         covered.allowed if isinstance(covered, Effects) else None,
         tuple(budgets),
         skipped.when if isinstance(skipped, Preapproved) else "",
+        check_care(care),
     )
 
 

@@ -15,12 +15,21 @@ import json
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
-from checkrein.confirmations import Confirmation, Shown, Spent, Verdict, digest_of
+from checkrein.confirmations import (
+    Confirmation,
+    Shown,
+    Spent,
+    Verdict,
+    digest_of,
+    joined_care,
+)
+from checkrein.errors import MisuseError
 from checkrein.frames import Apart
 from checkrein.freezing import thaw
 from checkrein.origins import Trust, texts_in
 from checkrein.ports import ACTIVE
 from checkrein.rules import Decision, Finding, Outcome
+from checkrein.standing import Leave
 from checkrein.untrusted import Untrusted, content
 from checkrein.visible import shown, visible
 
@@ -60,13 +69,14 @@ class Questions:
         run: the run.
     """
 
-    __slots__ = ("_lock", "_open", "_parked", "_run")
+    __slots__ = ("_leaves", "_lock", "_open", "_parked", "_run")
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._lock = Lock()
         self._open: set[str] = set()
         self._parked: dict[str, Confirmation] = {}  # by the digest of the call
+        self._leaves: tuple[Leave, ...] = ()
 
     def ask(self, call: Call, decision: Decision) -> Confirmation:
         """Return the confirmation for *call*, open for one answer: a parked one, or a new one."""
@@ -95,7 +105,7 @@ class Questions:
             asked=now,
             preview=_preview(call),
             needed=getattr(run.approvers, "needed", 1),
-            care=facts.care,
+            care=joined_care((facts.care, *(one.permission.care for one in call.offers))),
         )
         question = question._replace(digest=digest_of(question))
         with self._lock:
@@ -130,6 +140,23 @@ class Questions:
             self._open.add(parked.id)
             return parked
 
+    def covered(self, call: Call, decision: Decision) -> Leave | None:
+        """Return the standing approval that covers *call*, one use of it taken."""
+        now, grants = self._run.now(), self._run.grant_ids
+        return next(
+            (one for one in self._leaves if one.take(call, grants, decision.findings, now)), None
+        )
+
+    @property
+    def leaves(self) -> tuple[Leave, ...]:
+        """The standing approvals that were given in the run."""
+        return self._leaves
+
+    def grant(self, leaves: Iterable[Leave]) -> None:
+        """Take in standing approvals."""
+        with self._lock:
+            self._leaves += tuple(leaves)
+
     def park(self, question: Confirmation) -> None:
         """Keep a question that was put off, for the same call made again."""
         with self._lock:
@@ -162,7 +189,9 @@ class Questions:
         found = sources_of(value, self._run.flow.contents)
         return f"stands in {', '.join(found)}" if found else "unknown: the model's choice"
 
-    def settle(self, question: Confirmation, answer: object, call: Call) -> Finding | None:
+    def settle(
+        self, question: Confirmation, answer: object, call: Call, asked: Iterable[Finding] = ()
+    ) -> Finding | None:
         """Take the answer to *question*; return what forbids the call, ``None`` for a yes.
 
         A question is settled once, whatever the answer was.
@@ -188,9 +217,27 @@ class Questions:
             return late_or_none if late else None
         if answer.approved is not True:
             self._run.refuse(call.digest, suspicious=answer.suspicious)
+            with self._lock:  # who says no has changed their mind
+                tool = call.facts.definition.hex()
+                self._leaves = tuple(one for one in self._leaves if one.tool != tool)
             return Finding("gate.denied", Outcome.DENY, "a person has denied the call")
         if late:
             return Finding("gate.expired", Outcome.DENY, "the answer came too late")
+        return self._let_stand(question, answer, call, asked)
+
+    def _let_stand(
+        self, question: Confirmation, answer: Verdict, call: Call, asked: Iterable[Finding]
+    ) -> Finding | None:
+        """Take in a standing approval, if there is one in the answer."""
+        if answer.standing is not None and question.needed > 1:
+            problem = "what several people have to allow is allowed once"
+            return Finding("gate.mismatch", Outcome.DENY, problem)
+        try:
+            leave = Leave.of(question, answer, call, asked, self._run.now())
+        except MisuseError as error:
+            return Finding("gate.mismatch", Outcome.DENY, str(error))
+        if leave is not None:
+            self.grant([leave])
         return None
 
     def _not_theirs(self, question: Confirmation, answer: Verdict) -> str:

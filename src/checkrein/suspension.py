@@ -36,6 +36,7 @@ from checkrein.grants import Grant, note_expired, was_seen_expired
 from checkrein.isolation import Isolation
 from checkrein.labels import Label, Origin, Source
 from checkrein.lazy import sha256
+from checkrein.standing import Leave
 from checkrein.untrusted import Untrusted, content
 from checkrein.wire import permission_of, permission_tree, value_of, value_tree
 
@@ -140,6 +141,7 @@ def _state_of(run: Run) -> dict[str, Any]:
         "denials": run.denials,
         "latest": run.now(),
         "questions": [to_text(one) for one in run.questions.parked],
+        "standing": [one.kept() for one in run.questions.leaves],
     }
 
 
@@ -262,3 +264,4 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     for value, label in state["contents"]:
         run.flow.contents.append(Untrusted(thaw(value_of(value)), label=_label_of(label)))
     run.questions.keep(read_question(one) for one in state["questions"])
+    run.questions.grant(map(Leave, state["standing"]))

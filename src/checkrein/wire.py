@@ -10,7 +10,8 @@ A permission is an object with the members
 * ``arguments``: constraints by name, if there are any;
 * ``others``: a constraint; ``effects``: a sorted array of texts; ``preapproved``:
   text; ``budgets``: an array of objects with ``times``, ``per`` (seconds, as a
-  value) and ``cost``; each left out where it says nothing.
+  value) and ``cost``; ``care``: an object with ``seconds`` (a value) and ``retype``; each
+  left out where it says nothing.
 
 A constraint is ``{"<kind>": {"<field>": value, ...}}`` with every field of its
 class; ``anything`` is ``{"anything": {}}``. A value is
@@ -37,6 +38,7 @@ from typing import Any, Final, cast
 import orjson
 
 from checkrein.conditions import Anything, Constraint, anything
+from checkrein.confirmations import NO_CARE, Care
 from checkrein.errors import ConfigurationError, GrantError
 from checkrein.freezing import FrozenDict, FrozenList, FrozenSet, Unfreezable, encode, refreeze
 from checkrein.permissions import (
@@ -95,13 +97,18 @@ def permission_tree(permission: Permission) -> dict[str, Any]:
         raise GrantError("everything() is for tests and is never signed")
     tree: dict[str, Any] = {"resource": permission.resource}
     if permission.constraints:
-        tree["arguments"] = {k: _constraint_tree(v) for k, v in permission.constraints.items()}
+        tree["arguments"] = {k: constraint_tree(v) for k, v in permission.constraints.items()}
     if permission.others is not None:
-        tree["others"] = _constraint_tree(permission.others)
+        tree["others"] = constraint_tree(permission.others)
     if permission.effects is not None:
         tree["effects"] = sorted(one.value for one in permission.effects)
     if permission.preapproved:
         tree["preapproved"] = permission.preapproved
+    if permission.care != NO_CARE:
+        tree["care"] = {
+            "seconds": value_tree(permission.care.seconds),
+            "retype": permission.care.retype,
+        }
     if permission.budgets:
         tree["budgets"] = [
             {"times": value_tree(one.times), "per": value_tree(one.per), "cost": one.cost}
@@ -123,13 +130,16 @@ def permission_of(tree: Any) -> Permission:
 
 
 def _permission_of(tree: Any) -> Permission:
-    optional = {"arguments", "others", "effects", "preapproved", "budgets"}
+    optional = {"arguments", "others", "effects", "preapproved", "budgets", "care"}
     members = _members(tree, {"resource"}, optional)
     arguments = _mapping(members.get("arguments", {}))
     options: list[Any] = [_budget_of(one) for one in _array(members.get("budgets", []))]
     if "others" in members:
-        options.append(Others(_constraint_of(members["others"])))
-    constraints = {name: _constraint_of(one) for name, one in arguments.items()}
+        options.append(Others(constraint_of(members["others"])))
+    if "care" in members:
+        care = _members(members["care"], {"seconds", "retype"})
+        options.append(Care(value_of(care["seconds"]), care["retype"]))
+    constraints = {name: constraint_of(one) for name, one in arguments.items()}
     try:
         if "preapproved" in members:
             options.append(preapproved(members["preapproved"]))
@@ -166,7 +176,8 @@ def _kinds() -> Mapping[str, type[Any]]:
     return kinds
 
 
-def _constraint_tree(constraint: Constraint) -> dict[str, Any]:
+def constraint_tree(constraint: Constraint) -> dict[str, Any]:
+    """Return a constraint as JSON data; raises GrantError for what has no text."""
     if isinstance(constraint, Anything):
         return {"anything": {}}
     for name, kind in _kinds().items():
@@ -179,7 +190,8 @@ def _constraint_tree(constraint: Constraint) -> dict[str, Any]:
     )
 
 
-def _constraint_of(tree: Any) -> Constraint:
+def constraint_of(tree: Any) -> Constraint:
+    """Return the constraint that JSON data states; raises GrantError if it states none."""
     name, members = _only(tree)
     if name == "anything" and members == {}:
         return anything
@@ -215,7 +227,7 @@ def value_tree(value: Any, depth: int = 0) -> Any:
         pairs = [[value_tree(k, depth + 1), value_tree(v, depth + 1)] for k, v in value.items()]
         return {"dict": sorted(pairs, key=to_bytes)}
     if isinstance(value, Constraint):
-        return {"is": _constraint_tree(value)}
+        return {"is": constraint_tree(value)}
     raise GrantError(f"a {kind.__name__} in a constraint cannot be put into a signed grant")
 
 
@@ -239,7 +251,7 @@ def value_of(tree: Any, depth: int = 0) -> Any:
         return tuple(value_of(one, depth + 1) for one in tree)
     name, inner = _only(tree)
     if name == "is":
-        return _constraint_of(inner)
+        return constraint_of(inner)
     if name == "list":
         return FrozenList(value_of(one, depth + 1) for one in _array(inner))
     for kind, its in _SETS.items():

@@ -270,6 +270,8 @@ class Desk:
             return "who asks cannot approve"
         if names & {one.by.strip().casefold() for one in case.verdicts}:
             return "the same person has answered before"
+        if verdict.standing and question.needed > 1:
+            return "what several people have to allow is allowed once"
         if verdict.edits and question.needed > 1:
             return "what several people have to allow is allowed or denied as it is, not edited"
         if verdict.approved is True:

@@ -291,6 +291,9 @@ class SqliteStore(TableStore):
     def _as_store_error(self) -> Generator[None]:
         try:
             yield
+        except UnicodeDecodeError as error:  # of what the file holds, or says of itself
+            self._disconnect()
+            raise StoreError(f"{self.path}: the store is damaged") from error
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in _BROKEN:
