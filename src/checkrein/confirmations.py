@@ -335,19 +335,16 @@ def read_verdict(tree: Any) -> Verdict:
         TamperedError: it is none.
     """
     try:
-        found = Verdict(
-            **{
-                **tree,
-                "signature": base64.b64decode(tree["signature"], validate=True),
-                "parts": tuple(read_verdict(one) for one in tree["parts"]),
-                "standing": tree["standing"] and Standing(*tree["standing"]),
-            }
-        )
+        given: dict[str, Any] = dict(tree)
+        given["signature"] = base64.b64decode(given["signature"], validate=True)
+        given["parts"] = tuple(read_verdict(one) for one in given["parts"])
+        given["standing"] = given["standing"] and Standing(*given["standing"])
+        found = Verdict(**given)
         texts = (found.confirmation, found.digest, found.by, found.reason)
         flags = (found.approved, found.suspicious)
         well = all(type(one) is str for one in texts) and all(type(one) is bool for one in flags)
     except Exception:  # noqa: BLE001 (whatever is wrong with it, it is no verdict)
-        well = False
+        raise TamperedError("this is no verdict") from None
     if not well or type(found.edits) is not dict:
         raise TamperedError("this is no verdict")
     return found
