@@ -8,12 +8,17 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from checkrein.events import loggable_arguments, loggable_field
+from checkrein.untrusted import Untrusted
 
 if TYPE_CHECKING:
     from checkrein.calls import Call
     from checkrein.rules import Finding
     from checkrein.runs import Run
     from checkrein.standing import Leave
+
+
+def _sources(result: Untrusted[Any]) -> Any:
+    return loggable_field(list(result.label.names))
 
 
 class Entries:
@@ -64,6 +69,7 @@ class Entries:
             "resource": facts.source,
             "arguments": loggable_arguments(call.arguments),
             "digest": call.digest.hex(),
+            "definition": facts.definition_text,
             "grants": run.grant_ids,
             "parent": call.parent,
             "findings": [{"rule": one.rule, "argument": one.argument} for one in findings],
@@ -98,5 +104,6 @@ class Entries:
             "status": status,
             "error": "" if error is None or status == "closed" else type(error).__name__,
             "result": "" if result is None else type(result).__name__,
+            **({"sources": _sources(result)} if type(result) is Untrusted else {}),
             "ms": round((time.perf_counter() - started) * 1000, 3),
         }

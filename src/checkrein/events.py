@@ -7,8 +7,10 @@ Every entry has ``v`` (1), ``type``, ``time`` (nanoseconds since the epoch),
 type                    further fields
 ======================  ======================================================
 ``run.opened``          agent, grants, holders (public keys, of a delegation),
-                        permissions, parent, call, exposed; resumes (the id of the
-                        run that it goes on with), in a resumed run alone
+                        permissions, policy (the digest of what the grants
+                        allow), version (of this library), parent, call, exposed;
+                        resumes (the id of the run that it goes on with), in a
+                        resumed run alone
 ``run.suspended``       calls, confirmations (ids of the open questions)
 ``run.closed``          calls, exposed, private, invisible (characters that were
                         taken out of what a model was shown)
@@ -21,11 +23,13 @@ type                    further fields
 ``quarantine``          sources, schema
 ``trusted``             values (how many)
 ``call.allowed``        call, agent, tool, effect, resource, arguments, digest,
-                        grants, findings (those a person approved), parent,
-                        exposed; shadow, true, in a shadow run alone; standing,
-                        the id of the confirmation whose standing answer covers it
+                        definition (the digest of the tool's), grants, findings
+                        (those a person approved), parent, exposed; shadow,
+                        true, in a shadow run alone; standing, the id of the
+                        confirmation whose standing answer covers it
 ``call.denied``         as call.allowed, with the findings that decided
-``call.outcome``        call, status, error (a type's name), result, ms
+``call.outcome``        call, status, error (a type's name), result, ms; sources,
+                        of content that came back
 ``call.edited``         call, became (the id of the call in its place), arguments
                         (the names of those that were changed)
 ``confirmation.asked``  as call.denied, and confirmation, bound_to (its digest),

@@ -206,6 +206,7 @@ class ToolFacts:
     preview: Callable[..., Any] | None = None
     care: Care = NO_CARE
     definition: bytes = field(init=False)
+    definition_text: str = field(init=False)
     # Derived once, for the rules and for the hot path.
     effect: Effect = field(init=False)
     effect_name: str = field(init=False)
@@ -261,6 +262,7 @@ class ToolFacts:
         named = {orders.stop_tool(self.name), *map(orders.stop_resource, resources)}
         put(self, "stops", frozenset(named))
         put(self, "definition", _definition(self))
+        put(self, "definition_text", self.definition.hex())
         put(self, "prefixes", frozenset().union(*map(prefixes_of, resources)))
 
     def with_claim(self, claim: Claim, stated: Stated) -> ToolFacts:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NoReturn
 from weakref import WeakSet
 
 from checkrein.admission import Offer, Steps
 from checkrein.errors import ConfigurationError
+from checkrein.lazy import sha256
 from checkrein.permissions import Permission
 
 if TYPE_CHECKING:
@@ -180,6 +181,13 @@ class Grant:
 
     def __repr__(self) -> str:
         return f"Grant({', '.join(str(one) for one in self.permissions)}, id={self.id!r})"
+
+
+def policy_of(grants: Iterable[Grant]) -> str:
+    """Return the digest of what grants allow, whoever made them and when; hexadecimal."""
+    lines = [text for one in grants for text in (*map(str, one.permissions), "")]
+    text = "\n".join(lines).encode("utf-8", "surrogatepass")
+    return sha256(b"checkrein/policy/v1\n" + text).hex()
 
 
 _SEEN_EXPIRED: Final[WeakSet[Grant]] = WeakSet()

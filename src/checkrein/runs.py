@@ -41,7 +41,7 @@ from checkrein.facts import Effect, ToolFacts
 from checkrein.flow import Flow
 from checkrein.frames import Frame, receiver_of, spec_of, why_unguarded
 from checkrein.freezing import Unfreezable, encode, freeze, thaw
-from checkrein.grants import Chain, Grant, note_expired, was_seen_expired
+from checkrein.grants import Chain, Grant, note_expired, policy_of, was_seen_expired
 from checkrein.isolation import PROCESS_MARKS, Isolation, RunMarks, notice
 from checkrein.labels import Label, Origin, Source
 from checkrein.lazy import logger
@@ -330,6 +330,8 @@ class Run:
             "agent": self.agent,
             "grants": self.grant_ids,
             "permissions": [str(one) for one in self.grant.permissions],
+            "policy": policy_of(self._chain),
+            "version": _version(),
             "holders": list(self.holders),
             "parent": "" if self.parent is None else self.parent.id,
             "call": self._opened_in,
@@ -970,6 +972,16 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.id} of {self.agent!r}>"
+
+
+@functools.cache
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 (takes a while)
+
+    try:
+        return version("checkrein")
+    except PackageNotFoundError:
+        return ""
 
 
 def _checked(

@@ -32,10 +32,9 @@ from checkrein.encodings import from_text
 from checkrein.encodings import to_text as as_text
 from checkrein.errors import ConfigurationError, GrantError, MisuseError, TamperedError
 from checkrein.freezing import Unfreezable, freeze, thaw
-from checkrein.grants import Grant, note_expired, was_seen_expired
+from checkrein.grants import Grant, note_expired, policy_of, was_seen_expired
 from checkrein.isolation import Isolation
 from checkrein.labels import Label, Origin, Source
-from checkrein.lazy import sha256
 from checkrein.standing import Leave
 from checkrein.untrusted import Untrusted, content
 from checkrein.wire import permission_of, permission_tree, value_of, value_tree
@@ -149,16 +148,10 @@ def _grant_state(grant: Grant) -> dict[str, Any]:
     return {
         "id": grant.id,
         "signed": grant.signed,
-        "digest": _policy(grant),
+        "digest": policy_of([grant]),
         "expires": grant.expires,
         "not_before": grant.not_before,
     }
-
-
-def _policy(grant: Grant) -> str:
-    """Return the digest of what a grant allows, whoever made it and when."""
-    text = "\n".join(map(str, grant.permissions))
-    return sha256(b"checkrein/policy/v1\n" + text.encode("utf-8", "surrogatepass")).hex()
 
 
 def _plan_state(run: Run) -> dict[str, Any] | None:
@@ -212,7 +205,7 @@ def links_for(state: dict[str, Any], links: Sequence[Grant]) -> tuple[Grant, ...
     """
     before = state["grants"]
     same = len(before) == len(links) and all(
-        old["digest"] == _policy(one)
+        old["digest"] == policy_of([one])
         and old["signed"] == one.signed
         and old["not_before"] == one.not_before
         and (old["id"] == one.id or not one.signed)

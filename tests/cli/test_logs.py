@@ -199,3 +199,29 @@ def test_verify_with_unreadable_options(audit, wrong):
 def test_verify_without_a_log(tmp_path):
     """Where no log is, there is nothing to call good or bad: exit code 2."""
     assert cli("verify", tmp_path / "nowhere").exit_code == 2
+
+
+def test_explain_answers_ten_questions(audit):
+    """For people and for programs; an unknown call is an error."""
+    shown = cli("show", audit, "--json").stdout.splitlines()
+    events = [json.loads(line)["event"] for line in shown]
+    call = next(one["call"] for one in events if one["type"] == "call.allowed")
+    result = cli("explain", audit, call)
+    assert result.exit_code == 0
+    assert re.search(r"^who$", result.stdout, re.MULTILINE)
+    assert re.search(r"approved_by +dana", result.stdout)
+    assert re.search(r"instructions +write to a@example.com", result.stdout)
+    assert json.loads(cli("explain", audit, call, "--json").stdout)["outcome"]["status"] == "done"
+    assert cli("explain", audit, "none").exit_code == 2
+
+
+def test_explain_prints_hostile_entries_harmlessly(tmp_path):
+    with AuditLog.open(tmp_path / "audit", origin="example.com/tests") as log:
+        fields = dict.fromkeys(("agent", "tool", "arguments", "digest", "parent"), HOSTILE)
+        log.append({"type": "run.opened", "run": "r", "seq": 0, **fields})
+        log.append({"type": "call.denied", "run": "r", "call": "c", "seq": 1, **fields})
+        log.append({"type": "run.locked", "run": "r", "seq": 2, "reason": DEEP, "by": {HOSTILE: 1}})
+    for options in ((), ("--json",)):
+        result = cli("explain", tmp_path / "audit", "c", *options)
+        assert result.exit_code == 0
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", result.stdout)

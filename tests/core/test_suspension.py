@@ -110,7 +110,7 @@ def test_what_was_seen_and_said_goes_along():
         state = run.suspend(KEY)
         assert rule_of(pay, "bo") == "run.none"
         assert rule_of(run.tools(pay)[0], "bo") == "run.closed"
-    assert "bo" not in state
+    assert "plans" not in state
     with Run.resume(state, KEY, grant=grant()) as again:
         assert again.exposed and again.private
         assert rule_of(pay, "eve") == ASK

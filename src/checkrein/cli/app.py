@@ -125,6 +125,17 @@ def show(
 
 
 @log_app.command()
+def explain(
+    directory: Directory,
+    call: Annotated[str, typer.Argument(metavar="CALL", help="The id of a call.")],
+    as_json: AsJson = False,
+) -> None:
+    """Answer what an investigator asks about a call: who, what, why, and what else."""
+    with _plainly():
+        raise typer.Exit(logs.explain(directory, call, as_json=as_json))
+
+
+@log_app.command()
 def verify(
     directory: Directory,
     key: Annotated[

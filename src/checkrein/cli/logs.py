@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard, cast
 from checkrein.cli.screen import Screen, safe_json
 from checkrein.errors import ConfigurationError, TamperedError
 from checkrein.log import read_entries, verify_log
+from checkrein.log.answers import Answers
 from checkrein.visible import visible
 
 if TYPE_CHECKING:
@@ -78,6 +79,52 @@ def show(directory: Path, *, run: str, as_json: bool) -> int:
         code = 1
     (notes if as_json else screen).say(f"{count} entries, {_NOT_VERIFIED}")
     return code or (2 if run and not count else 0)
+
+
+def explain(directory: Path, call: str, *, as_json: bool) -> int:
+    """Print the ten answers about a call.
+
+    Args:
+        directory: the log's directory.
+        call: the id of the call.
+        as_json: print one JSON object.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        LogError: there is no log, or no decision about such a call in it.
+        TamperedError: an entry cannot be read.
+    """
+    screen = Screen()
+    found = Answers.about(call, lambda: (event for _, event in read_entries(directory))).explain()
+    if as_json:
+        screen.say(safe_json(found, indent=2))
+        return 0
+    for name, answer in found.items():
+        screen.say(name, "bold")
+        for line in _answer_lines(answer):
+            screen.say(f"  {line}")
+    screen.say(_NOT_VERIFIED)
+    return 0
+
+
+def _answer_lines(answer: Any) -> list[str]:
+    """Return an answer as lines in which every letter shows."""
+    if isinstance(answer, dict):
+        fields = cast("dict[str, Any]", answer)
+        return [f"{visible(name):<14} {_answer_text(value)}" for name, value in fields.items()]
+    return [_answer_text(one) for one in cast("list[Any]", answer)] or ["nothing"]
+
+
+def _answer_text(value: Any) -> str:
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        shown = (f"{visible(str(name))}={_answer_text(one)}" for name, one in fields.items())
+        return " ".join(shown)
+    if isinstance(value, list | tuple):
+        return ", ".join(_answer_text(one) for one in cast("list[Any]", value)) or "-"
+    return visible(str(value)) if value not in {None, ""} else "-"
 
 
 def verify(directory: Path, *, key: str, pin: Path | None, as_json: bool) -> int:
