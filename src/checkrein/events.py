@@ -36,6 +36,8 @@ type                    further fields
                         letters (how much an approver is shown)
 ``confirmation.answered``  call, confirmation, answer, by, reason; standing (uses,
                         seconds, arguments), where more calls were allowed with it
+``canary.answered``     confirmation, by, caught, asked (when), letters; of a call
+                        that there is not, in no run's sequence
 ``answer.refused``      confirmation, by, reason; of a desk, in no run's sequence
 ``endorsement``         sources, reason, tool, parameter
 ``reveal``              sources, reason, call

@@ -122,7 +122,7 @@ class Questions:
                 origin=self._origin_of(call, one.name),
                 concern=concerns.get(one.name, ""),
                 text=shown(call.arguments[one.name]),
-                plain=_plain(call.arguments[one.name]),
+                plain=plain_json(call.arguments[one.name]),
             )
             for one in call.facts.parameters  # in the signature's order, not in the model's
             if not one.injected
@@ -256,7 +256,7 @@ class Questions:
             self._open.discard(question.id)
 
 
-def _plain(value: Any) -> str:
+def plain_json(value: Any) -> str:
     """Return *value* as JSON if it is plain data, ``""`` if it is not."""
     if type(value) is Untrusted:
         value = content(value)

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from checkrein.cli import logs, stops
+from checkrein.cli import oversight as watch
 from checkrein.cli.screen import Screen
 from checkrein.errors import CheckreinError, ConfigurationError, TamperedError
 from checkrein.log.keys import key_path, new_key
@@ -109,6 +110,13 @@ def stop(
             lift=lift,
         )
         raise typer.Exit(stops.stop(store, notices, lift=lift, reason=reason))
+
+
+@app.command()
+def oversight(directory: Directory, as_json: AsJson = False) -> None:
+    """Tell from a log whether the people who confirm still look; exit 3 if somebody does not."""
+    with _plainly():
+        raise typer.Exit(watch.oversight(directory, as_json=as_json))
 
 
 @log_app.command()

@@ -13,6 +13,7 @@ from checkrein.gates.console import ConsoleGate
 from checkrein.gates.several import DenyAll, Quorum
 
 if TYPE_CHECKING:
+    from checkrein.gates.canaries import Canaries
     from checkrein.gates.desk import AnswerRefused, Case, Desk
     from checkrein.gates.queue import QueueGate
     from checkrein.gates.webhook import WebhookGate
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnswerRefused",
     "CallbackGate",
+    "Canaries",
     "Care",
     "Case",
     "Confirmation",
@@ -35,6 +37,7 @@ __all__ = [
 
 _LATER = {
     "AnswerRefused": "checkrein.gates.desk",
+    "Canaries": "checkrein.gates.canaries",
     "Case": "checkrein.gates.desk",
     "Desk": "checkrein.gates.desk",
     "QueueGate": "checkrein.gates.queue",
