@@ -62,8 +62,14 @@ from checkrein.rules import (
     expiry,
     standing,
 )
+from checkrein.setups import (
+    both_pins,
+    checked_links,
+    default_store,
+    installed_version,
+    refuse_namesakes,
+)
 from checkrein.shadow import Overlooked, Shadow
-from checkrein.store import PROCESS_STORE, open_store
 from checkrein.untrusted import Untrusted, labelled, parts
 from checkrein.waiting import off_loop
 
@@ -138,7 +144,7 @@ class Run:
         clock: Clock = time.time,
         ids: Ids = lambda: os.urandom(8).hex(),
     ) -> None:
-        links = _checked(agent, grant, gate, log, confirm_within)
+        links = checked_links(agent, grant, gate, log, confirm_within)
         self.agent = agent
         self.id = ids()
         self.grant: Grant = links[-1]
@@ -150,7 +156,7 @@ class Run:
         self.clock = clock
         self.confirm_within = confirm_within.total_seconds()
         self.approvers = approvers
-        self.store: Store = _default_store() if store is None else store
+        self.store: Store = default_store() if store is None else store
         self.orders = orders_of(self.store)
         self.waits = self.store.waits
         self._ids = ids
@@ -262,7 +268,7 @@ class Run:
     def _become_child(self, parent: Run) -> None:
         if self._shadow is not None and parent._shadow is None:
             raise MisuseError("a shadow run inside a run would overlook what that run denies")
-        _refuse_namesakes(self._chain, parent._chain)
+        refuse_namesakes(self._chain, parent._chain)
         self._shadow = parent._shadow
         self.parent = parent
         parent._children += 1
@@ -283,7 +289,7 @@ class Run:
         self._terms = replace(
             ours,
             chain=self._chain,
-            pins=_both_pins(ours.pins, theirs.pins),
+            pins=both_pins(ours.pins, theirs.pins),
             planned=theirs.planned,
             vouching=ours.vouching | theirs.vouching,
             agents=(*ours.agents, *theirs.agents),
@@ -331,7 +337,7 @@ class Run:
             "grants": self.grant_ids,
             "permissions": [str(one) for one in self.grant.permissions],
             "policy": policy_of(self._chain),
-            "version": _version(),
+            "version": installed_version(),
             "holders": list(self.holders),
             "parent": "" if self.parent is None else self.parent.id,
             "call": self._opened_in,
@@ -561,12 +567,15 @@ class Run:
                 "the store of this process would forget what was used of the budgets: give the run "
                 "one that lasts, Run(store=open_store('budgets.db'))"
             )
-        text = sealed(state_of(self), key, context)
+        self._become(closed=True)  # before we look: what begins now would be forgotten
+        try:
+            text = sealed(state_of(self), key, context)
+        except BaseException:
+            self._become(closed=False)
+            raise
+        self._leave()
         parked = [one.id for one in self.questions.parked]
-        if self._close():
-            self.record(
-                "run.suspended", durable=True, calls=self.entries.allowed, confirmations=parked
-            )
+        self.record("run.suspended", durable=True, calls=self.entries.allowed, confirmations=parked)
         return text
 
     @classmethod
@@ -596,54 +605,12 @@ class Run:
         if more.keys() & {"agent", "exposed", "isolation"}:
             raise MisuseError("resume() takes agent, exposed and isolation from the state")
         run = cls(agent=tree["agent"], grant=grant, isolation=suspension.isolation_of(tree), **more)
-        run._take_over(tree, suspension.links_for(tree, run.links), suspension.plan_of(tree))
         suspension.restore(run, tree)
         return run
-
-    def _take_over(
-        self,
-        tree: Mapping[str, Any],
-        links: tuple[Grant, ...],
-        plan: tuple[Grant, frozenset[bytes]] | None,
-    ) -> None:
-        self.grant, self.links = links[-1], links
-        self._chain = links if plan is None else (*links, plan[0])
-        self.grant_ids = [one.id for one in self._chain]
-        self.marks = RunMarks(tree["nonce"], self.marks.isolation)
-        self.readable = (self.marks, PROCESS_MARKS)
-        self._salt = bytes.fromhex(tree["salt"])  # a call refused there is known as refused here
-        self._resumes = tree["runs"][0]
-        self._denials = tree["denials"]
-        self._latest = max(self._latest, tree["latest"])
-        self._ahead = self._latest - time.monotonic()
-        refused = frozenset(map(bytes.fromhex, tree["refused"]))
-        self._state = RunState(refused=refused, **tree["flags"])
-        terms = self._terms
-        known = {name: bytes.fromhex(pin) for name, pin in tree["pins"].items()}
-        vouching = {links[0].id} if plan is None else {links[0].id, plan[0].id}
-        self._terms = replace(
-            terms,
-            chain=self._chain,
-            pins=_both_pins(terms.pins, known),
-            vouching=frozenset(vouching),
-            planned=None if plan is None else plan[1],
-            runs=(self.id, *tree["runs"]),
-        )
-        self._plans = {}
 
     def known_definitions(self) -> dict[str, bytes]:
         """Return the definitions that tools have, or must have, by name."""
         return {facts.name: facts.definition for facts in self._plans} | dict(self._terms.pins)
-
-    @property
-    def salt(self) -> bytes:
-        """A secret of the run, for the digests of its calls."""
-        return self._salt
-
-    @property
-    def denials(self) -> int:
-        """How many calls a person has denied."""
-        return self._denials
 
     # -- shadow ----------------------------------------------------------------------------
 
@@ -972,69 +939,3 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.id} of {self.agent!r}>"
-
-
-@functools.cache
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 (takes a while)
-
-    try:
-        return version("checkrein")
-    except PackageNotFoundError:
-        return ""
-
-
-def _checked(
-    agent: object, grant: object, gate: object, log: object, confirm_within: timedelta
-) -> tuple[Grant, ...]:
-    """Return the links of the grant, or say what is wrong with the arguments of a run."""
-    if not isinstance(agent, str) or not agent.strip():
-        raise ConfigurationError("Run(agent=...) takes the agent's name: it is in every entry")
-    if isinstance(grant, Grant) and grant.signed:
-        raise ConfigurationError(
-            "Run(grant=...) takes the whole of a signed grant, not one of its links: "
-            "signed.held_by(principal)"
-        )
-    if not isinstance(grant, Grant | Chain):
-        hint = getattr(grant, "HINT", 'Grant(allow("..."))')
-        raise ConfigurationError(
-            f"Run(grant=...) takes a Grant, not {type(grant).__name__}: {hint}"
-        )
-    if gate is not None and not callable(getattr(gate, "ask", None)):
-        raise ConfigurationError(
-            "Run(gate=...) takes a gate, an object with ask(confirmation): "
-            "CallbackGate(function) makes one of a function"
-        )
-    if log is not None and not callable(getattr(log, "append", None)):
-        raise ConfigurationError("Run(log=...) takes a log: AuditLog.open('audit/')")
-    if confirm_within <= timedelta():
-        raise ConfigurationError("Run(confirm_within=...) takes a positive timedelta")
-    return (grant,) if isinstance(grant, Grant) else grant.links
-
-
-@functools.cache
-def _opened_store(where: str) -> Store:
-    store: Store = open_store(where)
-    return store
-
-
-def _default_store() -> Store:
-    where = os.environ.get("CHECKREIN_STORE", "")
-    return _opened_store(where) if where else PROCESS_STORE
-
-
-def _refuse_namesakes(ours: Sequence[Grant], theirs: Sequence[Grant]) -> None:
-    """Budgets, revocation and the log know a grant by its id: in a chain it means one thing."""
-    for one in ours:
-        for its in theirs:
-            if one.id == its.id and one.permissions != its.permissions:
-                raise ConfigurationError(
-                    f"two grants of one chain are called {one.id!r} and allow different things: "
-                    "give one of them another id"
-                )
-
-
-def _both_pins(ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return pins that a tool meets only if it meets both; no definition is empty."""
-    both = {**ours, **theirs}
-    return {name: pin if ours.get(name, pin) == pin else b"" for name, pin in both.items()}

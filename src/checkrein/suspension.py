@@ -25,6 +25,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from checkrein.confirmations import read_question, to_text
@@ -33,8 +35,10 @@ from checkrein.encodings import to_text as as_text
 from checkrein.errors import ConfigurationError, GrantError, MisuseError, TamperedError
 from checkrein.freezing import Unfreezable, freeze, thaw
 from checkrein.grants import Grant, note_expired, policy_of, was_seen_expired
-from checkrein.isolation import Isolation
+from checkrein.isolation import PROCESS_MARKS, Isolation, RunMarks
 from checkrein.labels import Label, Origin, Source
+from checkrein.rules import RunState
+from checkrein.setups import both_pins
 from checkrein.standing import Leave
 from checkrein.untrusted import Untrusted, content
 from checkrein.wire import permission_of, permission_tree, value_of, value_tree
@@ -124,7 +128,7 @@ def _state_of(run: Run) -> dict[str, Any]:
         "grants": [_grant_state(one) for one in run.links],
         "plan": _plan_state(run),
         "pins": {name: pin.hex() for name, pin in run.known_definitions().items()},
-        "salt": run.salt.hex(),
+        "salt": run._salt.hex(),
         "nonce": run.marks.nonce,
         "letter": run.marks.letter,
         "isolation": [isolation.mode, sorted(isolation.keep), isolation.ingest],
@@ -137,7 +141,7 @@ def _state_of(run: Run) -> dict[str, Any]:
             for name in ("exposed", "private", "unasked", "locked", "stopped")
         },
         "refused": sorted(one.hex() for one in state.refused),
-        "denials": run.denials,
+        "denials": run._denials,
         "latest": run.now(),
         "questions": [to_text(one) for one in run.questions.parked],
         "standing": [one.kept() for one in run.questions.leaves],
@@ -194,7 +198,7 @@ def _label_of(tree: list[Any]) -> Label:
 # -- going on ------------------------------------------------------------------------------
 
 
-def links_for(state: dict[str, Any], links: Sequence[Grant]) -> tuple[Grant, ...]:
+def _links_for(state: dict[str, Any], links: Sequence[Grant]) -> tuple[Grant, ...]:
     """Return the grants of a resumed run: those that are given, under the ids that they had.
 
     A grant that nobody has signed is made anew by the program in each process. It is the
@@ -237,7 +241,7 @@ def isolation_of(state: dict[str, Any]) -> Isolation:
     return Isolation(mode, frozenset(keep), ingest)
 
 
-def plan_of(state: dict[str, Any]) -> tuple[Grant, frozenset[bytes]] | None:
+def _plan_of(state: dict[str, Any]) -> tuple[Grant, frozenset[bytes]] | None:
     """Return the plan that the suspended run followed, and the definitions of its tools."""
     plan = state["plan"]
     if plan is None:
@@ -247,7 +251,21 @@ def plan_of(state: dict[str, Any]) -> tuple[Grant, frozenset[bytes]] | None:
 
 
 def restore(run: Run, state: dict[str, Any]) -> None:
-    """Give a new run what the suspended one had seen and issued."""
+    """Give a new run what the suspended one had seen and issued.
+
+    Raises:
+        ConfigurationError: its grant is another one.
+    """
+    _take_terms(run, state)
+    run._salt = bytes.fromhex(state["salt"])  # a call refused there is known as refused here
+    run._resumes = state["runs"][0]
+    run._denials = state["denials"]
+    run._latest = max(run._latest, state["latest"])
+    run._ahead = run._latest - time.monotonic()
+    refused = frozenset(map(bytes.fromhex, state["refused"]))
+    run._state = RunState(refused=refused, **state["flags"])
+    run.marks = RunMarks(state["nonce"], run.marks.isolation)
+    run.readable = (run.marks, PROCESS_MARKS)
     run.marks.keep(
         map(_label_of, state["labels"]),
         ((thaw(value_of(value)), _label_of(label)) for value, label in state["held"]),
@@ -258,3 +276,20 @@ def restore(run: Run, state: dict[str, Any]) -> None:
         run.flow.contents.append(Untrusted(thaw(value_of(value)), label=_label_of(label)))
     run.questions.keep(read_question(one) for one in state["questions"])
     run.questions.grant(map(Leave, state["standing"]))
+
+
+def _take_terms(run: Run, state: dict[str, Any]) -> None:
+    links, plan = _links_for(state, run.links), _plan_of(state)
+    run.grant, run.links = links[-1], links
+    run._chain = links if plan is None else (*links, plan[0])
+    run.grant_ids = [one.id for one in run._chain]
+    known = {name: bytes.fromhex(pin) for name, pin in state["pins"].items()}
+    run._terms = replace(
+        run._terms,
+        chain=run._chain,
+        pins=both_pins(run._terms.pins, known),
+        vouching=frozenset({links[0].id} if plan is None else {links[0].id, plan[0].id}),
+        planned=None if plan is None else plan[1],
+        runs=(run.id, *state["runs"]),
+    )
+    run._plans = {}
