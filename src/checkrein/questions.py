@@ -31,7 +31,7 @@ from checkrein.ports import ACTIVE
 from checkrein.rules import Decision, Finding, Outcome
 from checkrein.standing import Leave
 from checkrein.untrusted import Untrusted, content
-from checkrein.visible import shown, visible
+from checkrein.visible import lookalikes, shown, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from checkrein.calls import Call
     from checkrein.runs import Run
 
+_MOST_NAMED: Final = 5
 _SHORTEST_FOUND: Final = 4  # shorter texts stand everywhere
 _WORDS: Final = (
     (Trust.USER, "the user's words"),
@@ -120,7 +121,7 @@ class Questions:
                 call.arguments[one.name],
                 untrusted=one.untrusted,
                 origin=self._origin_of(call, one.name),
-                concern=concerns.get(one.name, ""),
+                concern=_concern(concerns.get(one.name, ""), call.arguments[one.name]),
                 text=shown(call.arguments[one.name]),
                 plain=plain_json(call.arguments[one.name]),
             )
@@ -254,6 +255,17 @@ class Questions:
         """Close a question that will not be answered here."""
         with self._lock:
             self._open.discard(question.id)
+
+
+def _concern(said: str, value: Any) -> str:
+    """Return what the rules say about an argument, and that its letters are not what they seem."""
+    bare = content(value) if type(value) is Untrusted else value
+    found = list(dict.fromkeys(one for text in texts_in(bare) for one in lookalikes(text)))
+    if not found:
+        return said
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    seems = f"holds letters that look like others: {', '.join(found[:_MOST_NAMED])}{more}"
+    return f"{said}; {seems}" if said else seems
 
 
 def plain_json(value: Any) -> str:

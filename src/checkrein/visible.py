@@ -13,10 +13,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from checkrein.freezing import FrozenObject, FrozenSet
+from checkrein.lazy import pattern
 from checkrein.untrusted import Untrusted, content
 
 # Letters, marks, numbers, punctuation and symbols show; plain space is the one blank.
 _SHOWN = frozenset("LMNPS")
+
+
+_WORD = pattern(r"[\w.@-]+")
+_LIKE_LATIN = frozenset({"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "LISU"})
 
 
 def visible(text: str) -> str:
@@ -48,6 +53,34 @@ def _fills(letter: str) -> bool:
         or 0x180B <= point <= 0x180F
         or 0xE0000 <= point <= 0xE0FFF
     )
+
+
+def lookalikes(text: str) -> list[str]:
+    """Return the letters of *text* that a reader may take for ASCII ones, by name, each once.
+
+    Letters of scripts that look like Latin in a word that has Latin ones as well, and
+    letters that are ASCII in another form, full-width ones for example. Not a whole word
+    in another script, which is how most people write.
+
+    Example:
+        >>> lookalikes("dana@\u0430cme.com")
+        ['U+0430 CYRILLIC SMALL LETTER A']
+    """
+    found: dict[str, None] = {}
+    for word in () if text.isascii() else _WORD().findall(text):
+        mixed = any("a" <= letter <= "z" for letter in word.lower())
+        for letter in word:
+            if letter > "\x7f" and (_is_other_form(letter) or (mixed and _is_like_latin(letter))):
+                found[f"U+{ord(letter):04X} {unicodedata.name(letter, 'without a name')}"] = None
+    return list(found)
+
+
+def _is_other_form(letter: str) -> bool:
+    return letter.isalpha() and unicodedata.normalize("NFKC", letter).isascii()
+
+
+def _is_like_latin(letter: str) -> bool:
+    return unicodedata.name(letter, "").partition(" ")[0] in _LIKE_LATIN
 
 
 def shown(value: Any) -> str:

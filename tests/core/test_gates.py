@@ -23,7 +23,7 @@ from checkrein import (
 from checkrein.confirmations import Confirmation, Verdict
 from checkrein.errors import ConfigurationError, Denied, MisuseError
 from checkrein.gates.console import question_text
-from checkrein.visible import shown, visible
+from checkrein.visible import lookalikes, shown, visible
 
 DONE: list[Any] = []
 
@@ -210,3 +210,29 @@ def test_a_body_keeps_the_cause_of_what_it_raises():
     with Run(agent="bot", grant=Grant(allow("gates.cause"))), pytest.raises(RuntimeError) as caught:
         broken()
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("dana@acme.com", []),
+        ("d\u00e4na, \u00c5sa, \u0142", []),
+        ("\u043f\u0440\u0438\u0432\u0435\u0442, dana", []),
+        ("\u5c71\u7530 a\u3042", []),
+        ("d\u0430na@acme.com", ["U+0430 CYRILLIC SMALL LETTER A"]),
+        ("p\u03b1ypal", ["U+03B1 GREEK SMALL LETTER ALPHA"]),
+        ("\uff41cme", ["U+FF41 FULLWIDTH LATIN SMALL LETTER A"]),
+        ("\U0001d41acme", ["U+1D41A MATHEMATICAL BOLD SMALL A"]),
+    ],
+    ids=["ascii", "accents", "words", "japanese", "cyrillic", "greek", "wide", "bold"],
+)
+def test_letters_that_look_like_others_are_named(text: str, names: list[str]):
+    """A person cannot tell them apart; a word in one's own script is no trick."""
+    assert lookalikes(text) == names
+    seen: list[Confirmation] = []
+    gate = CallbackGate(lambda one: bool(seen.append(one)), by="dana")
+    with Run(agent="bot", grant=Grant(allow("gates.send")), gate=gate):
+        with pytest.raises(Denied):
+            send(text, "x")
+    assert ("look like others" in question_text(seen[0])) is bool(names)
+    assert all(name in seen[0].arguments[0].concern for name in names)

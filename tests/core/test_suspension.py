@@ -404,3 +404,20 @@ def test_the_log_tells_who_went_on_with_what():
     assert [one.get("resumes") for one in log.of("run.opened")] == [None, run.id]
     assert log.of("run.suspended")[0] in log.durable
     assert again.id != run.id
+
+
+def test_a_call_that_begins_while_the_state_is_taken_is_denied(monkeypatch: pytest.MonkeyPatch):
+    """Or what it brings in would be forgotten. If the state cannot be taken, the run goes on."""
+    from checkrein import suspension
+
+    told: list[str] = []
+    taken = suspension.state_of
+    monkeypatch.setattr(
+        suspension, "state_of", lambda run: (told.append(rule_of(mail)), taken(run))[1]
+    )
+    with Run(agent="t", grant=grant()) as run:
+        with pytest.raises(ConfigurationError, match="32"):
+            run.suspend(b"short")
+        assert rule_of(mail) == ""
+        run.suspend(KEY)
+    assert told == ["run.closed", "run.closed"]
