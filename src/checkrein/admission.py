@@ -35,6 +35,11 @@ class Refusal(Exception):
         self.argument = argument
 
 
+def permission_key(grant: str, place: int) -> str:
+    """Return the name of a grant's permission in the store."""
+    return f"{grant}/{place}"
+
+
 class Offer:
     """A permission, prepared for one claim of a tool.
 
@@ -63,7 +68,7 @@ class Offer:
         self, grant: str, place: int, claim: Claim, permission: Permission, facts: ToolFacts
     ) -> None:
         self.grant = grant
-        self.key = f"{grant}/{place}"
+        self.key = permission_key(grant, place)
         self.claim = claim
         self.permission = permission
         self._facts = facts
@@ -155,9 +160,13 @@ class Offer:
         for place, one in enumerate(self.permission.budgets):
             amount = 1 if not one.cost else _cost(one, arguments[one.cost])
             if amount:
-                key = f"{self.key}.{place}" if place else self.key
-                uses.append(Use(key, one.limit, amount, one.per))
+                uses.append(Use(budget_key(self.key, place), one.limit, amount, one.per))
         return uses
+
+
+def budget_key(permission: str, place: int) -> str:
+    """Return the name of a permission's budget in the store."""
+    return f"{permission}.{place}" if place else permission
 
 
 def _impossible(permission: Permission, facts: ToolFacts) -> Refusal | None:

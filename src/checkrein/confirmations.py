@@ -262,9 +262,9 @@ def _bound(one: Confirmation) -> Iterator[str]:
         yield from _listed(texts)
     yield str(len(one.arguments))
     for shown in one.arguments:
-        yield from (shown.name, shown.text, shown.plain, "1" if shown.untrusted else "0")
+        yield from (shown.name, shown.text, shown.plain, repr(shown.untrusted))
         yield from (shown.origin, shown.concern)
-    yield from (one.preview, str(one.needed), repr(one.care.seconds), one.care.retype)
+    yield from (one.preview, repr(one.needed), repr(one.care.seconds), one.care.retype)
     yield from (repr(one.asked), repr(one.expires))
 
 

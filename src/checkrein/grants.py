@@ -18,10 +18,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NoReturn
 from weakref import WeakSet
 
-from checkrein.admission import Offer, Steps
+from checkrein.admission import Offer, Steps, budget_key, permission_key
 from checkrein.errors import ConfigurationError
 from checkrein.lazy import sha256
 from checkrein.permissions import Permission
+from checkrein.ports import Use
 
 if TYPE_CHECKING:
     from checkrein.facts import Claim, ToolFacts
@@ -167,6 +168,13 @@ class Grant:
             )
             for claim in facts.claims
         )
+
+    def budgets(self) -> Iterator[Use]:
+        """Yield the smallest use of each budget, by its name in the store."""
+        for place, permission in enumerate(self.permissions):
+            for number, one in enumerate(permission.budgets):
+                key = budget_key(permission_key(self.id, place), number)
+                yield Use(key, one.limit, 1, one.per)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("a grant is not changed; make a new one")

@@ -119,6 +119,8 @@ class Leave:
         given = answer.standing
         if given is None:
             return None
+        if not isinstance(given, Standing):
+            raise MisuseError("the standing approval is none")
         made = cls(
             {
                 "id": question.id,

@@ -44,7 +44,7 @@ from checkrein.untrusted import Untrusted, content
 from checkrein.wire import permission_of, permission_tree, value_of, value_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from checkrein.runs import Run
 
@@ -127,6 +127,9 @@ def _state_of(run: Run) -> dict[str, Any]:
         "runs": list(run.terms.runs),
         "grants": [_grant_state(one) for one in run.links],
         "plan": _plan_state(run),
+        "taken": _taken(run, run.terms.chain),
+        "logged": run.log is not None,
+        "needed": getattr(run.approvers, "needed", 1) if run.approvers is not None else 0,
         "pins": {name: pin.hex() for name, pin in run.known_definitions().items()},
         "salt": run._salt.hex(),
         "nonce": run.marks.nonce,
@@ -156,6 +159,13 @@ def _grant_state(grant: Grant) -> dict[str, Any]:
         "expires": grant.expires,
         "not_before": grant.not_before,
     }
+
+
+def _taken(run: Run, chain: Iterable[Grant]) -> dict[str, int]:
+    """Return how much of each budget was taken for good."""
+    now = run.now()
+    uses = (use for grant in chain for use in grant.budgets() if not use.window)
+    return {use.key: taken for use in uses if (taken := run.store.taken(use, now))}
 
 
 def _plan_state(run: Run) -> dict[str, Any] | None:
@@ -257,6 +267,7 @@ def restore(run: Run, state: dict[str, Any]) -> None:
         ConfigurationError: its grant is another one.
     """
     _take_terms(run, state)
+    _check_company(run, state)
     run._salt = bytes.fromhex(state["salt"])  # a call refused there is known as refused here
     run._resumes = state["runs"][0]
     run._denials = state["denials"]
@@ -276,6 +287,21 @@ def restore(run: Run, state: dict[str, Any]) -> None:
         run.flow.contents.append(Untrusted(thaw(value_of(value)), label=_label_of(label)))
     run.questions.keep(read_question(one) for one in state["questions"])
     run.questions.grant(map(Leave, state["standing"]))
+
+
+def _check_company(run: Run, state: dict[str, Any]) -> None:
+    """Refuse to go on with less than the first run had: nobody should gain by suspending it."""
+    if state["logged"] and run.log is None:
+        raise ConfigurationError("the run was logged: resume it with log=")
+    if state["needed"] and getattr(run.approvers, "needed", 0) < state["needed"]:
+        raise ConfigurationError(
+            "the run had approvers, whose signatures count: resume it with as many, approvers="
+        )
+    taken = _taken(run, run._chain)
+    if any(taken.get(key, 0) < amount for key, amount in state["taken"].items()):
+        raise ConfigurationError(
+            "the store does not know what was used of the budgets: resume the run with its own"
+        )
 
 
 def _take_terms(run: Run, state: dict[str, Any]) -> None:

@@ -208,13 +208,14 @@ def test_several_people_allow_one_call():
         Standing(1, 60.0, '{"nothing":{"anything":{}}}'),
         Standing(1, 60.0, "x"),
         Standing("1", 60.0),  # type: ignore[arg-type]
+        (1, 60.0, "{}"),
     ],
-    ids=["uses", "time", "nan", "spelling", "unknown", "text", "type"],
+    ids=["uses", "time", "nan", "spelling", "unknown", "text", "type", "tuple"],
 )
 def test_one_that_was_not_made_here_is_checked(stands: Standing):
     """It may have come over a wire."""
-    person = Person(stands)
-    with Run(agent="t", grant=GRANT, gate=person.gate):
+    gate = CallbackGate(lambda one: one.approve(by="dana")._replace(standing=stands))
+    with Run(agent="t", grant=GRANT, gate=gate):
         assert rule_of(pay, "bo", 10) == "gate.mismatch"
     assert DONE == []
 

@@ -24,7 +24,9 @@ from checkrein import (
     refers,
     writes,
 )
+from checkrein.approvers import Approvers
 from checkrein.constraints import exactly
+from checkrein.delegation import Principal
 from checkrein.errors import (
     ConfigurationError,
     MisuseError,
@@ -421,3 +423,30 @@ def test_a_call_that_begins_while_the_state_is_taken_is_denied(monkeypatch: pyte
         assert rule_of(mail) == ""
         run.suspend(KEY)
     assert told == ["run.closed", "run.closed"]
+
+
+def test_nobody_gains_by_suspending(tmp_path: Any):
+    """The second run has a log, approvers and a store that knows, if the first one had."""
+    dana, lee = Principal.new(), Principal.new()
+    two = Approvers({"dana": dana.id, "lee": lee.id}, needed=2)
+    one = Approvers({"dana": dana.id})
+    counted = Grant(allow("sus.mail", budget(times=2)))
+    store = SqliteStore.open(tmp_path / "a.db")
+    log = MemoryLog()
+    with Run(agent="t", grant=counted, store=store, log=log, approvers=two) as run:
+        mail()
+        state = run.suspend(KEY)
+    other = SqliteStore.open(tmp_path / "b.db")
+    whole: dict[str, Any] = {"log": log, "approvers": two, "store": store}
+    for name, value, why in (
+        ("log", None, "log="),
+        ("approvers", None, "approvers="),
+        ("approvers", one, "approvers="),
+        ("store", other, "the store"),
+        ("store", None, "the store"),
+    ):
+        with pytest.raises(ConfigurationError, match=why):
+            Run.resume(state, KEY, grant=counted, **{**whole, name: value})
+    with Run.resume(state, KEY, grant=counted, **whole):
+        assert rule_of(mail) == ""
+        assert rule_of(mail) == "permission.budget"

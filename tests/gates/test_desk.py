@@ -173,6 +173,8 @@ def test_several_people_say_yes_together(desk: Desk):
     assert desk.answer(asked.approve(by="dana")).state == "open"
     with pytest.raises(AnswerRefused, match="same person"):
         desk.answer(asked.approve(by="Dana "))
+    with pytest.raises(AnswerRefused, match="same person"):
+        desk.answer(asked.approve(by="lee, dana"))
     with pytest.raises(AnswerRefused, match="not edited"):
         desk.answer(asked.edit({"to": "al"}, by="lee"))
     assert desk.answer(asked.approve(by="lee")).state == "answered"
@@ -217,6 +219,18 @@ def test_care_is_enforced_by_the_clock_of_the_desk(desk: Desk, clock: Clock):
         with pytest.raises(AnswerRefused, match="type in"):
             desk.answer(asked.approve(by="dana"), typed=typed)
     desk.answer(asked.approve(by="dana"), typed="bo")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('"needed":1', '"needed":"1"'), ('"untrusted":false', '"untrusted":0')],
+    ids=["needed", "untrusted"],
+)
+def test_a_value_of_another_type_is_another_question(before: str, after: str):
+    text = to_text(question())
+    assert before in text
+    with pytest.raises(TamperedError):
+        read_question(text.replace(before, after))
 
 
 def test_a_no_takes_no_care(desk: Desk):

@@ -265,10 +265,10 @@ class Desk:
             return "the answer is not for this question"
         if case.state != "open":
             return f"the question is not open any more: it is {case.state}"
-        names = {one.strip().casefold() for one in verdict.by.split(",")}
-        if names & {one.strip().casefold() for one in (question.agent, *question.chain)}:
+        names = _names(verdict.by)
+        if names & _names(question.agent, *question.chain):
             return "who asks cannot approve"
-        if names & {one.by.strip().casefold() for one in case.verdicts}:
+        if names & _names(*(one.by for one in case.verdicts)):
             return "the same person has answered before"
         if verdict.standing and question.needed > 1:
             return "what several people have to allow is allowed once"
@@ -335,6 +335,11 @@ class Desk:
                     "reason": problem,
                 }
             )
+
+
+def _names(*by: str) -> set[str]:
+    """Return every name in *by*, which may hold several, in one spelling."""
+    return {name.strip().casefold() for one in by for name in one.split(",")}
 
 
 def _move(session: Session, case: Case, state: str, now: float) -> None:
