@@ -1,8 +1,9 @@
 """Every check of the project, one session each.
 
 ``python3 -m nox -s demo`` and ``python3 -m nox -s tests`` need only Python and
-nox; so does ``services``, but for a PostgreSQL server's programs. ``.ci/run``
-calls ``tests``, ``lint``, ``types``, ``layers``, ``frameworks``, ``services``,
+nox; so do ``services``, but for a PostgreSQL server's programs, and ``inbox``, but for
+Chromium. ``.ci/run`` calls ``tests``, ``lint``, ``types``, ``layers``, ``frameworks``,
+``services``, ``inbox``,
 ``agentdojo`` and ``demo``.
 """
 
@@ -47,7 +48,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types, with two checkers, and that wrong uses are refused by both."""
-    session.install("-e", ".[cli,demo,postgres]", *groups("types", "tests"))
+    session.install("-e", ".[cli,demo,inbox,postgres]", *groups("types", "tests"))
     session.run("mypy", "src", "tests/typing")
     session.run("pyright", "--warnings", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
 
@@ -73,6 +74,19 @@ def services(session: nox.Session) -> None:
     """Run the tests that need a server, started by them; a missing one is an error."""
     session.install("-e", ".[postgres]", *groups("tests"))
     session.run("pytest", "tests/stores", *session.posargs, env={"CHECKREIN_REQUIRE_SERVICES": "1"})
+
+
+@nox.session
+def inbox(session: nox.Session) -> None:
+    """Run the tests of the web inbox, in a real browser; a missing one is an error."""
+    session.install("-e", ".[inbox]", *groups("tests", "browser"))
+    session.run(
+        "pytest",
+        "tests/web",
+        "tests/cli/test_inbox.py",
+        *session.posargs,
+        env={"CHECKREIN_REQUIRE_BROWSER": "1"},
+    )
 
 
 @nox.session

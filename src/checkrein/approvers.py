@@ -18,6 +18,7 @@ as its length in decimal, ``:``, and its bytes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, final
 
@@ -45,6 +46,23 @@ def signed(verdict: Verdict, principal: Principal) -> Verdict:
     if not isinstance(principal, Principal):
         raise MisuseError("signed(verdict, principal) takes the Principal who answers")
     return verdict._replace(signature=principal.sign(_message(verdict)))
+
+
+def principal_from(path: str | os.PathLike[str]) -> Principal:
+    """Return the principal whose private key ``checkrein keys new`` has put into a file.
+
+    Args:
+        path: of the file; nobody but its owner may read it.
+
+    Raises:
+        ConfigurationError: it is missing, holds no key, or others may read it.
+
+    Example:
+        >>> dana = principal_from("dana.skey")  # doctest: +SKIP
+    """
+    from checkrein.log.keys import load_signer  # noqa: PLC0415 (few who check answers read keys)
+
+    return Principal(load_signer(path)._key)  # noqa: SLF001 (one key, under two kinds of names)
 
 
 @final

@@ -12,8 +12,10 @@ from typing import Annotated
 
 import typer
 
+from checkrein.approvers import principal_from
 from checkrein.cli import logs, stops
 from checkrein.cli import oversight as watch
+from checkrein.cli.inbox import inbox_app
 from checkrein.cli.screen import Screen
 from checkrein.errors import CheckreinError, ConfigurationError, TamperedError
 from checkrein.log.keys import key_path, new_key
@@ -30,6 +32,7 @@ log_app = typer.Typer(
     help="Read and verify an audit log.", no_args_is_help=True, rich_markup_mode=None
 )
 keys_app = typer.Typer(help="Make keys for logs.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(inbox_app, name="inbox")
 app.add_typer(log_app, name="log")
 app.add_typer(keys_app, name="keys")
 
@@ -168,7 +171,7 @@ def new(
         typer.Option(metavar="FILE", help="Where to put the private key; ends in .skey."),
     ] = None,
 ) -> None:
-    """Make a key pair for a new log. Prints the public half, never the private one."""
+    """Make a key pair, for a new log or an approver. Prints the public half, never the private."""
     with _plainly():
         path = key_path(name) if out is None else out
         _refuse_taken(path)
@@ -179,6 +182,8 @@ def new(
             ("", f"also in {visible(str(path.with_suffix('.vkey')))}"),
             ("private key", f"in {visible(str(path))}, which only you can read"),
             ("", "keep it out of the log's directory, and out of backups of the log"),
+            ("approver", principal_from(path).id),
+            ("", "to be named in Approvers(...), where it signs a person's answers and no log"),
         ]
     )
 
