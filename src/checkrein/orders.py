@@ -72,6 +72,11 @@ def expired(grant: str) -> str:
 _TAINTED: Final = "tainted:"
 
 
+def tainted(resource: str) -> str:
+    """Return the notice that what is read back from a resource is no evidence."""
+    return f"{_TAINTED}{resource}"
+
+
 class Orders:
     """The notices of one store, as the runs of this process see them.
 
@@ -135,7 +140,7 @@ class Orders:
     def tell(self) -> None:
         """Post what is not posted yet, so that runs of other processes know."""
         for resource in sorted(self.untold):
-            self._store.post(f"{_TAINTED}{resource}", reason="written to by a run that was exposed")
+            self._store.post(tainted(resource), reason="written to by a run that was exposed")
             with self._lock:
                 self.untold -= {resource}
                 self._told |= {resource} if self._store.waits else frozenset()

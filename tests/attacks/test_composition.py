@@ -280,3 +280,22 @@ def test_trusted_text_takes_little_time(piece: str):
     text = piece * (200_000 // len(piece))
     with run("x", store=MemoryStore()) as active:
         assert active.instruct(text) == text
+
+
+def test_an_operator_lifts_a_taint_from_the_command_line(tmp_path: Any):
+    """After a look; it is listed until then."""
+    pytest.importorskip("typer")
+    from typer.testing import CliRunner
+
+    from checkrein.cli.app import app
+
+    store = SqliteStore.open(tmp_path / "store.db")
+    with run("hello", store=store):
+        mail()
+        save("dana@acme.com")
+    words = ["stop", "--store", str(tmp_path / "store.db")]
+    assert "tainted:cmp.notes" in CliRunner().invoke(app, words).stdout
+    result = CliRunner().invoke(app, [*words, "--taint", "cmp.notes", "--lift"])
+    assert result.exit_code == 0
+    assert "nothing is stopped" in result.stdout
+    assert CliRunner().invoke(app, [*words, "--taint", "cmp.*"]).exit_code == 2

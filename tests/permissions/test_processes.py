@@ -210,7 +210,7 @@ def test_revoking_from_the_command_line_ends_a_grant(tmp_path: Path):
         store.post(expired(signed.id))
     assert caught.value.rule == "permission.chain"
     lifted = checkrein("stop", "--grant", signed.id, "--lift", "--store", str(path))
-    assert lifted.stdout.strip() == "nothing is stopped or revoked"
+    assert lifted.stdout.strip() == "nothing is stopped, revoked or tainted"
 
 
 def test_the_environment_names_the_store_of_every_run(

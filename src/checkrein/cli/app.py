@@ -90,6 +90,10 @@ def stop(
     grant: Annotated[
         Names, typer.Option(metavar="ID", help="A signed grant, and what was delegated from it.")
     ] = [],  # noqa: B006
+    taint: Annotated[
+        Names,
+        typer.Option(metavar="NAME", help="What is read back from a resource is no evidence."),
+    ] = [],  # noqa: B006
     store: Annotated[
         str,
         typer.Option(
@@ -110,6 +114,7 @@ def stop(
             agents=agent,
             runs=run,
             grants=grant,
+            taints=taint,
             lift=lift,
         )
         raise typer.Exit(stops.stop(store, notices, lift=lift, reason=reason))

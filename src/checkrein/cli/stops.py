@@ -15,6 +15,7 @@ from checkrein.orders import (
     stop_resource,
     stop_run,
     stop_tool,
+    tainted,
 )
 from checkrein.permissions import check_resource
 from checkrein.store import open_store
@@ -32,6 +33,7 @@ def notices_for(
     agents: Sequence[str],
     runs: Sequence[str],
     grants: Sequence[str],
+    taints: Sequence[str] = (),
     lift: bool = False,
 ) -> list[str]:
     """Return the notices that the options of the command name.
@@ -39,7 +41,7 @@ def notices_for(
     Raises:
         ConfigurationError: a resource is a pattern, which would stop nothing.
     """
-    for resource in resources:
+    for resource in (*resources, *taints):
         check_resource(resource)
     seen = map(expired, grants) if lift else ()  # what was seen expired is lifted with the rest
     return [
@@ -50,6 +52,7 @@ def notices_for(
         *map(stop_agent, agents),
         *map(stop_run, runs),
         *map(revoked, grants),
+        *map(tainted, taints),
     ]
 
 
@@ -78,7 +81,7 @@ def stop(where: str, notices: Sequence[str], *, lift: bool, reason: str) -> int:
     if rows:
         screen.table(rows, max(len(name) for name, _ in rows))
     else:
-        screen.say("nothing is stopped or revoked")
+        screen.say("nothing is stopped, revoked or tainted")
     return 0
 
 
