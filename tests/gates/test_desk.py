@@ -251,6 +251,16 @@ def test_what_was_changed_on_the_way_is_not_shown(desk: Desk, tmp_path: Any):
         desk.find("q1")
 
 
+def test_an_unknown_state_is_none(desk: Desk, tmp_path: Any):
+    desk.put(question())
+    with sqlite3.connect(tmp_path / "questions.db") as connection:
+        connection.execute("UPDATE questions SET state = 'approved'")
+    connection.close()
+    for ask in (desk.find, desk.take, desk.state):
+        with pytest.raises(TamperedError):
+            ask("q1")
+
+
 def test_lapsed_and_old_questions_are_swept(desk: Desk, clock: Clock):
     desk.put(question())
     clock.now = 2000.0

@@ -641,12 +641,12 @@ def test_a_changed_question_is_a_warning(dana: Visitor, desk: Desk, place: Path)
     fields = dana.open(one).fields
     connection = sqlite3.connect(place)
     with connection:
-        connection.execute("UPDATE questions SET question = replace(question, 'bo', 'al')")
+        connection.execute("UPDATE questions SET question = replace(question, 'clerk', 'boss')")
     connection.close()
     response = dana.get("/question?id=q1")
     assert response.status_code == 409
     assert "tampered" in response.text
-    assert "al" not in Page(response.text).values
+    assert "boss" not in response.text
     listed = dana.get("/").text
     assert "tampered" in listed
     assert "q1" in listed

@@ -42,6 +42,7 @@ from checkrein.ports import Approvers, Clock, Log
 from checkrein.store.tables import Session, TableStore
 
 _LONGEST: Final = 16 << 20  # letters of one question
+_STATES: Final = frozenset({"open", "answered", "taken", "done"})
 _PUT: Final = (
     "INSERT INTO {questions} (id, state, question, verdicts, asked, expires, changed)"
     " VALUES (?, 'open', ?, '[]', ?, ?, ?) ON CONFLICT (id) DO NOTHING"
@@ -309,6 +310,8 @@ class Desk:
         return None
 
     def _as_it_is(self, state: str, expires: float) -> str:
+        if state not in _STATES:
+            raise TamperedError("the question is in no state that there is")
         late = state in {"open", "answered"} and self._clock() >= expires
         return "lapsed" if late else state
 

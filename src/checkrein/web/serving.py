@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Thread
-from typing import Final, TextIO
+from typing import TextIO
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -18,8 +18,6 @@ from checkrein.gates.inbox import Inbox
 from checkrein.web.app import inbox_app
 from checkrein.web.protection import origin_of
 from checkrein.web.session import Sessions
-
-_MOST_PORTS: Final = 65_535
 
 
 def serve(
@@ -79,9 +77,9 @@ def listening(host: str, port: int) -> socket.socket:
     Raises:
         ConfigurationError: there is no such address, or it is taken.
     """
+    if not 0 <= port < 1 << 16:
+        raise ConfigurationError("there is no such port: --port takes a number up to 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    if not 0 <= port <= _MOST_PORTS:
-        raise ConfigurationError(f"--port takes 0 to {_MOST_PORTS}")
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
