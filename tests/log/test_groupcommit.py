@@ -21,7 +21,7 @@ class Store:
         first = len(self.entries)
         self.entries += entries
         self.batches += 1
-        return first, f"head {len(self.entries)}"
+        return first, f"head {len(self.entries)}", [b"leaf of " + one for one in entries]
 
 
 @pytest.mark.parametrize("promoted", [False, True])
@@ -121,3 +121,11 @@ def test_what_fails_alone_fails_the_queue():
         raise ValueError
     with pytest.raises(LogError, match="ValueError"):
         group.submit([b"x"])
+
+
+def test_each_ticket_gets_the_hashes_of_its_own_entries():
+    """What was enqueued before, and what others wait for, is not among them."""
+    group = GroupCommit(Store())
+    group.queue.append(b"enqueued")
+    (ticket,) = group.submit([b"a", b"b"])
+    assert (ticket.first, ticket.leaves) == (1, [b"leaf of a", b"leaf of b"])

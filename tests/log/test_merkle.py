@@ -119,3 +119,16 @@ def test_no_proof_of_what_is_not_there():
         merkle.prove_inclusion(3, 3, reader([]))
     with pytest.raises(MisuseError):
         merkle.prove_consistency(4, 3, reader([]))
+
+
+@pytest.mark.parametrize("before", [0, 1, 5, 63, 64, 65, 127, 256])
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 128, 191, 300])
+def test_a_tree_is_the_same_however_its_leaves_come(before, count):
+    """One by one, or many at a time in whole blocks."""
+    leaves = [merkle.leaf_hash(str(number).encode()) for number in range(before + count)]
+    one, many = merkle.Frontier(), merkle.Frontier()
+    for leaf in leaves:
+        one.push(leaf)
+    many.extend(leaves[:before])
+    many.extend(leaves[before:])
+    assert (one.size, one.root()) == (many.size, many.root())

@@ -38,7 +38,7 @@ from checkrein.log.checkpoint import Checkpoint, open_checkpoint
 from checkrein.log.disk import DirectoryLock, Disk, as_log_error, read_file
 from checkrein.log.groupcommit import GroupCommit
 from checkrein.log.journal import Frame, Journal, encode_frame
-from checkrein.log.merkle import EMPTY_ROOT, leaf_hash, leaf_hashes
+from checkrein.log.merkle import EMPTY_ROOT, leaf_hashes
 from checkrein.log.note import Ed25519Signer, Signer, parse_vkey, sign_note
 from checkrein.log.published import Published
 from checkrein.log.tiles import MAX_ENTRY
@@ -199,9 +199,9 @@ class AuditLog:
         entries = [encode(event) for event in events]
         self._relieve()
         return [
-            Position(index, leaf_hash(entry), ticket.note)
+            Position(index, leaf, ticket.note)
             for ticket in self._line.submit(entries)
-            for index, entry in enumerate(ticket.entries, ticket.first)
+            for index, leaf in enumerate(ticket.leaves, ticket.first)
         ]
 
     def enqueue(self, event: Mapping[str, object]) -> None:
@@ -343,10 +343,9 @@ class AuditLog:
 
     # Committing and publishing
 
-    def _commit(self, entries: list[bytes]) -> tuple[int, str]:
-        first = self._size
+    def _commit(self, entries: list[bytes]) -> tuple[int, str, list[bytes]]:
+        first, leaves = self._size, leaf_hashes(entries)
         if entries:
-            leaves = leaf_hashes(entries)
             tree = self._tree.copy()
             tree.extend(leaves)
             note = sign_note(Checkpoint(self.origin, tree.size, tree.root()).text(), self._signer)
@@ -359,7 +358,7 @@ class AuditLog:
             if len(self._leaves) >= _JOURNAL_ENTRIES or self._stop >= _JOURNAL_BYTES:
                 self._overdue = True
                 self._rouse()
-        return first, self._note
+        return first, self._note, leaves
 
     def _relieve(self) -> None:
         """Publish first if the background thread has fallen far behind."""

@@ -36,13 +36,15 @@ class Ticket:
 
     Attributes:
         first: the index of the first entry, once committed.
+        leaves: their hashes in the tree, once committed.
         note: a signed head that covers them, "" until they are committed.
     """
 
-    __slots__ = ("entries", "first", "gate", "leads", "note", "size")
+    __slots__ = ("entries", "first", "gate", "leads", "leaves", "note", "size")
 
     def __init__(self) -> None:
         self.entries: list[bytes] = []
+        self.leaves: list[bytes] = []
         self.size = self.first = 0
         self.note = ""
         self.leads = False
@@ -54,11 +56,11 @@ class GroupCommit:
     """The queue and its leader.
 
     Args:
-        commit: makes a batch of entries durable and returns the index of the first and
-            the signed head after the last. Never called twice at a time.
+        commit: makes a batch of entries durable and returns the index of the first,
+            the signed head after the last, and their leaf hashes. Never called twice at a time.
     """
 
-    def __init__(self, commit: Callable[[list[bytes]], tuple[int, str]]) -> None:
+    def __init__(self, commit: Callable[[list[bytes]], tuple[int, str, list[bytes]]]) -> None:
         self._commit = commit
         self._lock = threading.Lock()
         self._waiting: deque[Ticket] = deque()
@@ -149,7 +151,7 @@ class GroupCommit:
         """Commit one batch, wake its waiters, and hand over the lead."""
         try:
             entries, tickets = self._take()
-            first, note = self._commit(entries)
+            first, note, leaves = self._commit(entries)
         except BaseException as error:
             self._fail(error)
             if isinstance(error, Exception):
@@ -157,6 +159,7 @@ class GroupCommit:
             raise
         with self._lock:
             for ticket in tickets:
+                ticket.leaves = leaves[ticket.first : ticket.first + len(ticket.entries)]
                 ticket.first += first
                 ticket.note = note
                 ticket.gate.release()
@@ -200,6 +203,9 @@ class GroupCommit:
 
 def _split(entries: list[bytes]) -> list[Ticket]:
     tickets = [Ticket()]
+    if sum(map(len, entries)) <= _MAX_TICKET:  # nearly always
+        tickets[0].entries, tickets[0].size = entries, sum(map(len, entries))
+        return tickets
     for entry in entries:
         if tickets[-1].size > _MAX_TICKET:
             tickets.append(Ticket())
