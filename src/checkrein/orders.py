@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
@@ -135,7 +136,8 @@ class Orders:
         with self._lock:
             self.untold |= self.tainted.add(resources)
         if self.untold and not self._store.waits:
-            self.tell()
+            with suppress(Exception):  # it is tried again, aloud, before the body starts
+                self.tell()
 
     def tell(self) -> None:
         """Post what is not posted yet, so that runs of other processes know."""

@@ -23,7 +23,7 @@ from checkrein.constraints import matches
 from checkrein.errors import MisuseError
 from checkrein.ports import Store
 from checkrein.store import MemoryStore, SqliteStore
-from support import rule_of
+from support import MemoryLog, rule_of
 
 DONE: list[Any] = []
 ASK = "gate.unavailable"
@@ -146,15 +146,18 @@ def test_what_a_run_writes_that_has_read_nothing_stays_evidence():
         assert rule_of(pay, "dana@acme.com") == ""
 
 
-def test_a_notice_that_cannot_be_posted_keeps_the_body_from_running(tmp_path: Any):
-    """Others would trust what it writes."""
-    store = SqliteStore.open(tmp_path / "store.db")
-    with run("hello", store=store):
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_a_notice_that_cannot_be_posted_keeps_the_body_from_running(kind: str, tmp_path: Any):
+    """Others would trust what it writes. The log says that it was not done."""
+    store: Any = Opened(tmp_path)(kind)
+    log = MemoryLog()
+    with run("hello", store=store, log=log):
         mail()
-        store.post = lambda *_, **__: (_ for _ in ()).throw(OSError("full"))  # type: ignore[method-assign]
+        store.post = lambda *_, **__: (_ for _ in ()).throw(OSError("full"))
         with pytest.raises(OSError, match="full"):
             save("eve@evil.example")
     assert DONE == []
+    assert log.of("call.outcome")[-1]["status"] == "raised"
 
 
 def test_content_by_its_handle_chooses_no_entry():
