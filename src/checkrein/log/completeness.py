@@ -10,7 +10,7 @@ doubt*: the process may have died while the tool ran.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,10 @@ class Runs:
     gaps: tuple[str, ...] = ()
 
 
+_ENDS: Final = ("run.closed", "run.suspended")
+_ABOUT_CALLS: Final = ("call.allowed", "call.outcome", "call.denied")
+
+
 class Story:
     """Reads events in order and keeps count."""
 
@@ -45,21 +49,24 @@ class Story:
         """Take in the next event."""
         kind, run, seq = event.get("type"), event.get("run"), event.get("seq")
         if type(run) is str and type(seq) is int:
-            self._count(run, seq)
-            if kind == "run.opened":
-                self._opened += 1
-            if kind in {"run.closed", "run.suspended"}:
+            if seq and self._next.get(run) == seq and run not in self._early:
+                self._next[run] = seq + 1  # the usual case: the next one of its run
+            else:
+                self._count(run, seq)
+            if kind in _ENDS:
                 self._closed += kind == "run.closed"
                 self._open.pop(run, None)
+            elif kind == "run.opened":
+                self._opened += 1
+        if kind not in _ABOUT_CALLS:
+            return
         call = event.get("call")
-        if type(call) is str:
-            if kind == "call.allowed":
-                self._allowed[call] = None
-            elif kind in {
-                "call.outcome",
-                "call.denied",
-            }:  # denied: after the intent, too late to run
-                self._allowed.pop(call, None)
+        if type(call) is not str:
+            return
+        if kind == "call.allowed":
+            self._allowed[call] = None
+        else:  # denied: after the intent, too late to run
+            self._allowed.pop(call, None)
 
     def in_doubt(self) -> tuple[str, ...]:
         """Return the ids of calls with an intent and no outcome."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -82,11 +82,9 @@ def decode_event(index: int, entry: bytes) -> dict[str, Any]:
         TamperedError: it is not a JSON object with a ``type``.
     """
     try:
-        event: object = orjson.loads(entry)
+        event: Any = orjson.loads(entry)
     except orjson.JSONDecodeError:
         event = None
-    if type(event) is dict:
-        fields = cast("dict[str, Any]", event)
-        if type(fields.get("type")) is str:
-            return fields
+    if type(event) is dict and type(event.get("type")) is str:
+        return event
     raise TamperedError(f"entry {index} is not an event", where=f"entry {index}")

@@ -231,8 +231,7 @@ class _Verification:
             tail = [journal[index] for index in range(covered, stop)]
             leaves += leaf_hashes(tail)
             told = tail if entries is None else entries + tail
-            for index, entry in enumerate(told, stop - len(told)):
-                self._tell(index, entry)
+            self._tell(stop - len(told), told)
             self._mark(edge, leaves, marks.intersection(range(start + 1, stop + 1)))
             versions = self.stored.pop((ENTRIES, start // WIDTH), set())
             if entries is not None:
@@ -278,11 +277,13 @@ class _Verification:
             problems.append(str(error))
             return None
 
-    def _tell(self, index: int, entry: bytes) -> None:
-        try:
-            self.story.tell(decode_event(index, entry))
-        except TamperedError as error:
-            self.content.append(str(error))
+    def _tell(self, first: int, entries: list[bytes]) -> None:
+        tell = self.story.tell
+        for index, entry in enumerate(entries, first):
+            try:
+                tell(decode_event(index, entry))
+            except TamperedError as error:
+                self.content.append(str(error))
 
     def _mark(self, edge: Edge, leaves: list[bytes], marks: set[int]) -> None:
         """Note the roots at the sizes in *marks*, which lie within these *leaves*."""
