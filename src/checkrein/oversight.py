@@ -9,7 +9,7 @@ canaries they caught: questions about calls that are plainly wrong, asked now an
 An approver is *rubber-stamping* if one of these is certain enough, by the bound of a 95 %
 Wilson interval (E. B. Wilson, 1927):
 
-* ``too-fast``: more than a fifth of their answers were faster than ``letters / SPEED``
+* ``too-fast``: more than a fifth of their yeses were faster than ``letters / SPEED``
   seconds, where :data:`SPEED` is twice what a fast reader reads;
 * ``missed-canaries``: they catch fewer than four in five.
 
@@ -95,7 +95,7 @@ class Approver:
     Attributes:
         name: as in the verdicts.
         yeses: of all their answers.
-        too_fast: of those answers where it is known how much there was to read.
+        too_fast: of those yeses of which it is known how much there was to read.
         median_seconds: that they took, ``None`` if it is not known of any answer.
         bursts: how often they said yes ten times within a minute.
         share: of the answers of all.
@@ -179,7 +179,7 @@ def _answered(
     if ended is None or began is None or ended < began:
         return
     one.seconds.append(ended - began)
-    if letters is not None:
+    if yes and letters is not None:  # a quick no may be right after the first line
         one.timed += 1
         one.fast += ended - began < letters / SPEED
 

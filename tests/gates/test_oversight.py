@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkrein import Grant, Run, Untrusted, allow, irreversible
+from checkrein import Care, Grant, Run, Untrusted, allow, irreversible
 from checkrein.confirmations import digest_of
 from checkrein.errors import ConfigurationError, Suspended
 from checkrein.gates import CallbackGate, Canaries
@@ -235,6 +235,28 @@ def test_a_canary_has_the_form_of_a_question():
         assert one != other
         assert abs(len(one) - len(other)) <= 3
     assert [bool(one.plain) for one in canary.arguments] == [True, True]
+
+
+def test_a_canary_asks_for_no_argument_of_the_real_call():
+    """Or nobody could say yes to it, and everybody would seem to look."""
+
+    @irreversible("over.send", care=Care(seconds=1, retype="to"))
+    def careful(to: str) -> None:
+        DONE.append(to)
+
+    person, log = Person(), MemoryLog()
+    with Run(agent="t", grant=GRANT, gate=Canaries(person.gate, [CASE], log=log, every=1)):
+        careful("bo")
+    canary, question = person.asked
+    assert (canary.care, question.care) == (Care(1.0), Care(1.0, "to"))
+
+
+def test_a_quick_no_is_no_sign_of_anything():
+    events = [one for n in range(40) for one in yes_at(n, n * 60.0)]
+    for one in events:
+        if one["type"] == "confirmation.answered":
+            one["answer"] = "gate.denied"
+    assert look(events)[0].too_fast == Share(0, 0)
 
 
 def test_a_yes_to_a_canary_is_no_answer_to_the_question():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from checkrein.errors import ConfigurationError, LogError, TamperedError
@@ -123,6 +125,84 @@ def test_a_checkpoint_has_one_spelling():
     ):
         with pytest.raises(TamperedError):
             checkpoint.parse_checkpoint(wrong)
+
+
+DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+def respelled(good):
+    """Return what a lenient decoder takes for the same bytes as *good*."""
+    plain = good.rstrip("=")
+    spaces = [" ", "\n", "\r\n", "\t", "\v", "\u00a0", "\u2028"]
+    others = [good + "=", good + "====", "=" + good, plain + "\0" + good[len(plain) :]]
+    for space in spaces:
+        others += [space + good, good + space, good[:8] + space + good[8:], plain + space + "="]
+    if plain != good:
+        last, unused = DIGITS.index(plain[-1]), 4 ** (len(good) - len(plain))
+        assert last % unused == 0
+        others += [
+            plain[:-1] + DIGITS[last + bits] + good[len(plain) :] for bits in range(1, unused)
+        ]
+        others += [plain, plain[:-1] + DIGITS[last + 1]]
+    if set(good) & set("+/"):
+        others.append(good.replace("+", "-").replace("/", "_"))
+    return others
+
+
+def lenient(text):
+    """Decode as many decoders do: what is no digit is skipped, padding is added."""
+    digits = [c for c in text.replace("-", "+").replace("_", "/") if c in DIGITS]
+    return base64.b64decode("".join(digits) + "=" * (-len(digits) % 4))
+
+
+@pytest.mark.parametrize("length", [5, 32, 33, 68, 72])
+def test_base64_has_one_spelling(length):
+    """Padding, spaces, unused bits, and the other alphabet give no second spelling of any bytes."""
+    for data in (bytes(length), b"\xff" * length, bytes(range(3, 3 + length))):
+        good = base64.b64encode(data).decode()
+        assert note.decode_base64(good) == data
+        for other in respelled(good):
+            assert lenient(other) == data
+            assert note.decode_base64(other) is None, other
+
+
+def test_a_signature_has_one_spelling():
+    """No second spelling of a signature is read, of the log's nor of a stranger's beside it."""
+    signer, stranger = note.Ed25519Signer.generate("a"), note.Ed25519Signer.generate("b")
+    verifier = note.parse_vkey(signer.vkey)
+    whole = note.sign_note("text\n", signer, stranger)
+    for line in whole.split("\n")[2:4]:
+        good = line.split(" ")[2]
+        for other in respelled(good):
+            with pytest.raises(TamperedError):
+                note.open_note(whole.replace(good, other), [verifier])
+    assert note.open_note(whole, [verifier]) == "text\n"
+
+
+def test_a_key_has_one_spelling():
+    """No second spelling of a public or a private key is read."""
+    signer = note.Ed25519Signer.generate("example.com/log")
+    texts = [(signer.vkey, note.parse_vkey), (signer.private_text(), signer.from_text)]
+    for text, read in texts:
+        start = len(text) - 44  # 33 bytes: the kind of the key, and the key
+        for other in respelled(text[start:]):
+            with pytest.raises(ConfigurationError):
+                read(text[:start] + other)
+        assert read(text).vkey == signer.vkey
+
+
+def test_a_root_has_one_spelling():
+    """A head whose root is spelled in a second way is no head, though its signature holds."""
+    signer = note.Ed25519Signer.generate("example.com/log")
+    verifier = note.parse_vkey(signer.vkey)
+    good = base64.b64encode(bytes(range(32))).decode()
+    for root in [good, *respelled(good)]:
+        signed = note.sign_note(f"example.com/log\n12\n{root}\n", signer)
+        if root == good:
+            assert checkpoint.open_checkpoint(signed, verifier).size == 12
+        else:
+            with pytest.raises(TamperedError):
+                checkpoint.open_checkpoint(signed, verifier)
 
 
 def test_a_checkpoint_of_another_log_is_refused():

@@ -149,6 +149,7 @@ class Canaries:
             asked=self._clock(),
             preview="",
             needed=1,
+            care=question.care._replace(retype=""),  # it names an argument of the real call
         )
         return made._replace(digest=digest_of(made))
 
