@@ -33,6 +33,7 @@ from checkrein.errors import (
     Suspended,
     TamperedError,
 )
+from checkrein.freezing import freeze
 from checkrein.log.completeness import Runs, Story
 from checkrein.store import MemoryStore, SqliteStore
 from support import MemoryLog, rule_of
@@ -450,3 +451,30 @@ def test_nobody_gains_by_suspending(tmp_path: Any):
     with Run.resume(state, KEY, grant=counted, **whole):
         assert rule_of(mail) == ""
         assert rule_of(mail) == "permission.budget"
+
+
+WORDS = st.sampled_from(
+    [
+        *("dana@acme.com", "June 13", "2026", "May 19th, 2026", "12:00", "1,200.50", "'quoted'"),
+        *("https://acme.com/a", "+1 555 123 4567", "DE89 3704 0044 0532 0130 00", "bo", "(a) b."),
+        *("\u00e9t\u00e9", "a\u200bb", "\ud800", "13", "0013", "Dec 30 - Jan 2 2027", "\n", " "),
+    ]
+)
+VALUES = st.one_of(
+    WORDS, st.integers(), st.floats(allow_nan=False), st.text(max_size=6), st.dates()
+)
+
+
+@given(st.lists(WORDS, max_size=6), st.lists(VALUES, max_size=4), st.lists(VALUES, max_size=12))
+def test_the_same_values_are_trusted_before_and_after(
+    words: list[str], trusted: list[Any], probes: list[Any]
+):
+    """By anybody's word, and by the same."""
+    with Run(agent="t", grant=grant(), store=MemoryStore()) as run:
+        run.instruct(" ".join(words))
+        run.trust(*trusted)
+        before = [run.flow.evidence.trust(freeze(one)) for one in (*probes, *words, *trusted)]
+        state = run.suspend(KEY)
+    with Run.resume(state, KEY, grant=grant(), store=MemoryStore()) as again:
+        after = [again.flow.evidence.trust(freeze(one)) for one in (*probes, *words, *trusted)]
+    assert before == after

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from checkrein import Grant, Run, Untrusted, allow, irreversible, preapproved, reads, writes
 from checkrein.constraints import exactly
@@ -194,3 +196,20 @@ def test_a_payload_that_the_grant_pins_may_hold_any_link():
     pinned = allow("lnk.send", preapproved("always"), to=exactly("a"), body=exactly("see evil.com"))
     with Run(agent="t", grant=Grant(pinned), exposed=True):
         assert rule_of(send, "a", "see evil.com") == ""
+
+
+GLUE = st.text(
+    st.sampled_from(list("a1._-@:/\\\"'`<>()[]{}&;=?# \t\n\u3002\uff0e\u00e9*!,|~%+")), max_size=8
+)
+
+
+@given(GLUE, st.sampled_from(["https://evil.icu/x", "//evil.icu/x", "http:\\\\evil.icu"]), GLUE)
+def test_nothing_that_stands_around_a_link_hides_it(before: str, link: str, after: str):
+    """Whatever is made of it, something with the host in it is found."""
+    assert any("evil.icu" in one for one in links_in(f"{before}{link}{after}"))
+
+
+@given(st.text(max_size=40))
+def test_any_text_can_be_looked_through(text: str):
+    """And what is found is never nothing."""
+    assert all(links_in(text))
