@@ -147,6 +147,31 @@ def test_proofs_prove_and_nothing_else_does(size, data):
         assert not accepts(merkle.check_consistency, old, size, root, old_root, proof)
 
 
+@given(st.integers(2, 70), st.data())
+def test_a_node_is_no_leaf_and_no_smaller_tree(size, data):
+    """A hash from within the tree, with the rest of a proof, proves no leaf and no older tree."""
+    leaves = [merkle.leaf_hash(bytes([i])) for i in range(size)]
+    root, read = merkle.root_of(leaves), reader(leaves)
+    proof = merkle.prove_inclusion(0, size, read)
+    height = data.draw(st.integers(1, len(proof)))
+    node = merkle.root_of(leaves[: 1 << height])
+    assert not accepts(merkle.check_inclusion, 0, size, node, proof[height:], root)
+    assert not accepts(merkle.check_consistency, 1, size, node, root, proof[height:])
+
+
+@given(st.integers(2, 70), st.data())
+def test_a_proof_of_consistency_is_about_both_roots(size, data):
+    """With any other old root, or any other new one, a proof of consistency is refused."""
+    leaves = [merkle.leaf_hash(bytes([i])) for i in range(size)]
+    old = data.draw(st.integers(1, size - 1))
+    roots = [merkle.root_of(leaves[:old]), merkle.root_of(leaves)]
+    proof = merkle.prove_consistency(old, size, reader(leaves))
+    assert accepts(merkle.check_consistency, old, size, *roots, proof)
+    for wrong in (merkle.EMPTY_ROOT, merkle.leaf_hash(b"other"), b"", roots[0] + b"\0"):
+        assert not accepts(merkle.check_consistency, old, size, wrong, roots[1], proof)
+        assert not accepts(merkle.check_consistency, old, size, roots[0], wrong, proof)
+
+
 @given(st.integers(0, 600), st.integers(0, 600))
 def test_frontier_is_the_whole_tree(first, second):
     """A frontier fed in two goes, with complete subtrees, has the root of the definition."""
