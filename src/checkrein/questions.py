@@ -139,7 +139,9 @@ class Questions:
             if asked != (parked.grants, set(parked.reasons)):
                 return None  # there is more to say about it now, or less
             self._open.add(parked.id)
-            return parked
+        values = call.arguments  # another process has brought none along; these are the same
+        shown = tuple(one._replace(value=values[one.name]) for one in parked.arguments)
+        return parked._replace(arguments=shown)
 
     def covered(self, call: Call, decision: Decision) -> Leave | None:
         """Return the standing approval that covers *call*, one use of it taken."""
