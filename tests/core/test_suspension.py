@@ -463,7 +463,11 @@ WORDS = st.sampled_from(
     ]
 )
 VALUES = st.one_of(
-    WORDS, st.integers(), st.floats(allow_nan=False), st.text(max_size=6), st.dates()
+    WORDS,
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=6),
+    st.dates(),
 )
 
 
