@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from checkrein import CallbackGate, Confirmation
+from checkrein.confirmations import Shown, digest_of
 from checkrein.errors import Denied
 from checkrein.ports import Store, Use
 
@@ -60,6 +61,28 @@ class Asked:
     @property
     def count(self) -> int:
         return len(self.confirmations)
+
+
+def asked_question(id: str = "q1", **changes: Any) -> Confirmation:
+    """Return a question about a call that nobody has made."""
+    made = Confirmation(
+        id=id,
+        tool="send",
+        effect="irreversible",
+        resource="mail.send",
+        arguments=(Shown("to", "bo", False, "the user's words", "", '"bo"', '"bo"'),),
+        reasons=("the effect cannot be taken back",),
+        rules=("effect.irreversible",),
+        agent="clerk",
+        run="r1",
+        call="r1-0",
+        expires=2000.0,
+        digest="",
+        bound_to="ab" * 32,
+        grants=("g1",),
+        asked=1000.0,
+    )._replace(**changes)
+    return made._replace(digest=digest_of(made))
 
 
 def used(store: Store, key: str) -> int:

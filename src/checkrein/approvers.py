@@ -120,7 +120,8 @@ class Approvers:
             if key in requesters or one.by in requesters:
                 return "who asks cannot approve"
             same = (one.confirmation, one.digest) == (question.id, question.digest)
-            if not same or one[2:3] != verdict[2:3] or _edits(one) != _edits(verdict):
+            # All of it: what is around the parts is signed by nobody.
+            if not same or _said(one) != _said(verdict):
                 return "the answers of several people are not the same"
             if not _is_signed(one, key):
                 return "the answer is not signed by who it says"
@@ -140,6 +141,10 @@ def _is_signed(verdict: Verdict, key: str) -> bool:
     except (InvalidSignature, TypeError, MisuseError):
         return False
     return True
+
+
+def _said(verdict: Verdict) -> tuple[object, ...]:
+    return verdict.approved, verdict.suspicious, _edits(verdict), verdict.standing
 
 
 def _edits(verdict: Verdict) -> bytes:

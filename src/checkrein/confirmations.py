@@ -243,6 +243,11 @@ def _name(by: str) -> str:
     return by
 
 
+def names_in(*by: str) -> set[str]:
+    """Return every name in *by*, each of which may hold several, in one spelling."""
+    return {name.strip().casefold() for one in by for name in one.split(",")}
+
+
 # -- the digest ----------------------------------------------------------------------------
 
 

@@ -41,7 +41,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 from checkrein.errors import MisuseError
-from checkrein.untrusted import Untrusted, content
+from checkrein.untrusted import bare
 
 _MOST: Final = 10_000
 
@@ -112,30 +112,26 @@ def entries(directory: Directory, result: Any, asked: Collection[str] = ()) -> l
         result: what the tool's body returned.
         asked: the trusted texts that were given as the key.
     """
-    result = _bare(result)
+    result = bare(result)
     items = list(result) if isinstance(result, list | tuple | set | frozenset) else [result]
     if len(items) > 1 and directory.key:
-        items = [one for one in items if _field(_bare(one), directory.key) in asked] or items
+        items = [one for one in items if _field(bare(one), directory.key) in asked] or items
     if len(items) > _MOST or (len(items) != 1 and not (directory.several or directory.listing)):
         return []
-    found = [_field(_bare(item), directory.field) for item in items]
+    found = [_field(bare(item), directory.field) for item in items]
     return [one for one in found if type(one) in {str, int} and one != ""]
 
 
 def fields_of(result: Any, names: Collection[str]) -> list[Any]:
     """Return what the fields called *names* of each item of a result hold."""
-    result = _bare(result)
+    result = bare(result)
     items = result if isinstance(result, list | tuple | set | frozenset) else [result]
-    found = [_field(_bare(item), name) for item in items for name in names]
+    found = [_field(bare(item), name) for item in items for name in names]
     return [one for one in found if one is not None]
-
-
-def _bare(value: Any) -> Any:
-    return content(value) if isinstance(value, Untrusted) else value
 
 
 def _field(item: Any, name: str) -> Any:
     if not name:
         return item
     found = item.get(name) if isinstance(item, Mapping) else getattr(item, name, None)
-    return _bare(found)
+    return bare(found)

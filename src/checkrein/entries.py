@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from checkrein.events import loggable_arguments, loggable_field
+from checkrein.events import loggable_arguments, loggable_field, loggable_sources
 from checkrein.untrusted import Untrusted
 
 if TYPE_CHECKING:
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from checkrein.rules import Finding
     from checkrein.runs import Run
     from checkrein.standing import Leave
-
-
-def _sources(result: Untrusted[Any]) -> Any:
-    return loggable_field(list(result.label.names))
 
 
 class Entries:
@@ -104,6 +100,6 @@ class Entries:
             "status": status,
             "error": "" if error is None or status == "closed" else type(error).__name__,
             "result": "" if result is None else type(result).__name__,
-            **({"sources": _sources(result)} if type(result) is Untrusted else {}),
+            **({"sources": loggable_sources(result.label)} if type(result) is Untrusted else {}),
             "ms": round((time.perf_counter() - started) * 1000, 3),
         }

@@ -60,6 +60,7 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any, Final
 
+from checkrein.labels import Label
 from checkrein.untrusted import Untrusted, content
 
 _MAX_TEXT: Final = 1000
@@ -82,7 +83,7 @@ def loggable(value: Any) -> Any:
     if kind is Untrusted:
         inner = content(value)
         size = len(inner) if isinstance(inner, str | bytes | tuple) else 1
-        return {"untrusted": loggable_field(list(value.label.names)), "size": size}
+        return {"untrusted": loggable_sources(value.label), "size": size}
     text = repr(value)
     return {"type": kind.__name__, "start": _utf8(text[:_MAX_TEXT]), "letters": len(text)}
 
@@ -94,6 +95,11 @@ def loggable_field(value: Any) -> Any:
     if isinstance(value, list):
         return [loggable_field(one) for one in value]
     return value
+
+
+def loggable_sources(label: Label) -> Any:
+    """Return the names of the sources of content."""
+    return loggable_field(list(label.names))
 
 
 def _utf8(text: str) -> str:

@@ -227,6 +227,7 @@ class ToolFacts:
     quiet: bool = field(init=False)  # a number that comes back leaves no trace in the run
     source: str = field(init=False)
     resources: frozenset[str] = field(init=False)
+    keyed: tuple[tuple[Directory, str], ...] = field(init=False)  # with the parameters of keys
     stops: frozenset[str] = field(init=False)  # the notices that would stop it
     prefixes: frozenset[str] = field(init=False)  # the resources, and all they lie in
 
@@ -327,7 +328,7 @@ def read_facts(function: Callable[..., Any], claim: Claim, stated: Stated) -> To
     )
 
 
-def key_parameter(facts: ToolFacts, directory: Directory) -> str:
+def _key_parameter(facts: ToolFacts, directory: Directory) -> str:
     """Return the parameter that takes the key of a directory, ``""`` for none.
 
     Raises:
@@ -360,8 +361,8 @@ def _checked(facts: ToolFacts) -> ToolFacts:
         )
     if facts.directories and facts.streams:
         raise MisuseError(f"{facts.name}: a stream is no directory; return a list")
-    for directory in facts.directories:
-        key_parameter(facts, directory)
+    keyed = tuple((one, _key_parameter(facts, one)) for one in facts.directories)
+    object.__setattr__(facts, "keyed", keyed)
     if facts.evidence and facts.returns is Returns.UNTRUSTED:
         raise MisuseError(f"{facts.name}: untrusted content is no evidence; drop evidence=True")
     if facts.changes and any(one.untrusted for one in facts.parameters):

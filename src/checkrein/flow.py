@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from checkrein.admission import is_default
 from checkrein.directories import entries, fields_of
-from checkrein.facts import Returns, ToolFacts, key_parameter
+from checkrein.facts import Returns, ToolFacts
 from checkrein.freezing import encode
 from checkrein.labels import Label, Origin
 from checkrein.origins import Evidence, Piece, Trust, leaves, texts_in, weakest
@@ -148,9 +148,8 @@ class Flow:
         facts = call.facts
         if inner.saw or (self._run.orders.tainted.meet(facts) and not facts.changes):
             return
-        for directory in facts.directories:
+        for directory, by in facts.keyed:
             trust = key or (Trust.TOOL if directory.listing else Trust.NONE)
-            by = key_parameter(facts, directory)
             given = by and not is_default(facts, by, call.arguments[by])
             asked = {one for one in texts_in(call.arguments[by]) if one.strip()} if given else ()
             found = entries(directory, raw, asked) if trust else ()

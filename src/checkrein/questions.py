@@ -22,6 +22,7 @@ from checkrein.confirmations import (
     Verdict,
     digest_of,
     joined_care,
+    names_in,
 )
 from checkrein.errors import MisuseError
 from checkrein.frames import Apart
@@ -30,7 +31,7 @@ from checkrein.origins import Trust, texts_in
 from checkrein.ports import ACTIVE
 from checkrein.rules import Decision, Finding, Outcome
 from checkrein.standing import Leave
-from checkrein.untrusted import Untrusted, content
+from checkrein.untrusted import Untrusted, bare, content
 from checkrein.visible import lookalikes, shown, visible
 
 if TYPE_CHECKING:
@@ -160,6 +161,11 @@ class Questions:
         with self._lock:
             self._leaves += tuple(leaves)
 
+    def withdraw(self, tool: str) -> None:
+        """End the standing approvals of the tool with this definition."""
+        with self._lock:
+            self._leaves = tuple(one for one in self._leaves if one.tool != tool)
+
     def park(self, question: Confirmation) -> None:
         """Keep a question that was put off, for the same call made again."""
         with self._lock:
@@ -220,9 +226,8 @@ class Questions:
             return late_or_none if late else None
         if answer.approved is not True:
             self._run.refuse(call.digest, suspicious=answer.suspicious)
-            with self._lock:  # who says no has changed their mind
-                tool = call.facts.definition.hex()
-                self._leaves = tuple(one for one in self._leaves if one.tool != tool)
+            for run in self._run.line:  # who says no has changed their mind
+                run.questions.withdraw(call.facts.definition.hex())
             return Finding("gate.denied", Outcome.DENY, "a person has denied the call")
         if late:
             return Finding("gate.expired", Outcome.DENY, "the answer came too late")
@@ -246,8 +251,7 @@ class Questions:
     def _not_theirs(self, question: Confirmation, answer: Verdict) -> str:
         """Return why who answers may not, ``""`` if they may."""
         run = self._run
-        names = {one.strip().casefold() for one in answer.by.split(",")}
-        if names & {agent.strip().casefold() for agent in run.terms.agents}:
+        if names_in(answer.by) & names_in(*run.terms.agents):
             return "who asks cannot approve"
         if run.approvers is None:
             return ""
@@ -261,8 +265,8 @@ class Questions:
 
 def _concern(said: str, value: Any) -> str:
     """Return what the rules say about an argument, and that its letters are not what they seem."""
-    bare = content(value) if type(value) is Untrusted else value
-    found = list(dict.fromkeys(one for text in texts_in(bare) for one in lookalikes(text)))
+    texts = texts_in(bare(value))
+    found = list(dict.fromkeys(one for text in texts for one in lookalikes(text)))
     if not found:
         return said
     more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
@@ -272,9 +276,7 @@ def _concern(said: str, value: Any) -> str:
 
 def plain_json(value: Any) -> str:
     """Return *value* as JSON if it is plain data, ``""`` if it is not."""
-    if type(value) is Untrusted:
-        value = content(value)
-    plain = thaw(value)
+    plain = thaw(bare(value))
     try:
         text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
         return text if json.loads(text) == plain else ""
@@ -292,10 +294,9 @@ def _preview(call: Call) -> str:
     if preview is None:
         return ""
     named = {
-        one.name: thaw(content(value) if type(value) is Untrusted else value)
+        one.name: thaw(bare(call.arguments[one.name]))
         for one in call.facts.parameters
         if not one.injected
-        for value in (call.arguments[one.name],)
     }
     token = ACTIVE.set(Apart())
     try:

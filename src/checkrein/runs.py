@@ -64,6 +64,7 @@ from checkrein.rules import (
 )
 from checkrein.setups import (
     both_pins,
+    check_approvers,
     checked_links,
     default_store,
     installed_version,
@@ -145,6 +146,7 @@ class Run:
         ids: Ids = lambda: os.urandom(8).hex(),
     ) -> None:
         links = checked_links(agent, grant, gate, log, confirm_within)
+        check_approvers(approvers)
         self.agent = agent
         self.id = ids()
         self.grant: Grant = links[-1]
@@ -781,7 +783,10 @@ class Run:
             if name not in changes:
                 bound[name] = value if type(value) is Untrusted else thaw(value)
             elif facts.by_name[name].untrusted and not isinstance(changes[name], Untrusted):
-                bound[name] = labelled(changes[name], _APPROVER)
+                # Somebody who changes a letter has not vouched for the others.
+                old = before.arguments[name]
+                label = old.label | _APPROVER if type(old) is Untrusted else _APPROVER
+                bound[name] = labelled(changes[name], label)
             else:
                 bound[name] = changes[name]
         try:

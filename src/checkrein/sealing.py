@@ -50,7 +50,7 @@ def sealed(value: Any, label: Label, key: bytes, context: str) -> str:
             {
                 "value": plain,
                 "form": form,
-                "sources": sorted([one.origin.value, one.name, one.call] for one in label.sources),
+                "sources": sources_tree(label),
                 "private": label.private,
             },
             separators=(",", ":"),
@@ -82,16 +82,34 @@ def unsealed(text: str, key: bytes, context: str) -> tuple[Any, Label]:
     tree = json.loads(data)
     if tree.keys() != _MEMBERS:
         raise TamperedError("the sealed text is of a form that is not known here")
-    sources = frozenset(Source(Origin(one[0]), one[1], one[2]) for one in tree["sources"])
     value = tree["value"]
     if tree["form"] == "bytes":
         value = base64.b64decode(value)
-    return value, Label(sources, tree["private"])
+    return value, label_of(tree["sources"], private=tree["private"])
+
+
+def sources_tree(label: Label) -> list[list[str]]:
+    """Return the sources of *label* as JSON data: arrays of origin, name and call, in order."""
+    return sorted([one.origin.value, one.name, one.call] for one in label.sources)
+
+
+def label_of(sources: list[list[str]], *, private: bool) -> Label:
+    """Return the label with these sources; see :func:`sources_tree`."""
+    return Label(frozenset(Source(Origin(one[0]), one[1], one[2]) for one in sources), private)
+
+
+def check_key(key: bytes) -> None:
+    """Refuse a key that is too short to seal with.
+
+    Raises:
+        ConfigurationError: it has fewer than 32 bytes.
+    """
+    if not isinstance(key, bytes) or len(key) < _SHORTEST_KEY:
+        raise ConfigurationError("a key for sealing is at least 32 random bytes")
 
 
 def _mac(key: bytes, context: str, body: bytes) -> bytes:
-    if not isinstance(key, bytes) or len(key) < _SHORTEST_KEY:
-        raise ConfigurationError("a key for sealing is at least 32 random bytes")
+    check_key(key)
     import hmac  # noqa: PLC0415 (loads hashlib, and few programs seal)
 
     place = context.encode("utf-8", "surrogatepass")

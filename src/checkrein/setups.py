@@ -86,3 +86,13 @@ def both_pins(ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> dict[st
     """Return pins that a tool meets only if it meets both; no definition is empty."""
     both = {**ours, **theirs}
     return {name: pin if ours.get(name, pin) == pin else b"" for name, pin in both.items()}
+
+
+def check_approvers(approvers: object) -> None:
+    """Refuse what cannot tell whose answers count.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if approvers is not None and not callable(getattr(approvers, "problem", None)):
+        raise ConfigurationError("Run(approvers=...) takes Approvers({name: key, ...})")

@@ -24,7 +24,7 @@ from checkrein.conditions import Constraint, Refused, is_constraint
 from checkrein.confirmations import Standing
 from checkrein.errors import ConfigurationError, GrantError, MisuseError
 from checkrein.freezing import encode
-from checkrein.untrusted import Untrusted, content
+from checkrein.untrusted import bare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -68,6 +68,16 @@ def standing(*, uses: int, within: timedelta, **arguments: Constraint) -> Standi
     return Standing(uses, within.total_seconds(), text)
 
 
+_UNREADABLE: Final = (
+    GrantError,
+    ConfigurationError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+)
+
+
 def _read(given: Standing) -> Mapping[str, Constraint]:
     """Return the constraints of a standing approval, which may have come over a wire."""
     from checkrein.wire import constraint_of, from_bytes  # noqa: PLC0415 (as above)
@@ -78,7 +88,7 @@ def _read(given: Standing) -> Mapping[str, Constraint]:
         within = timedelta(seconds=given.seconds)
         if standing(uses=given.uses, within=within, **found) != given:
             raise MisuseError("the standing approval is not in its own form")
-    except (GrantError, ConfigurationError, TypeError, ValueError, AttributeError) as problem:
+    except _UNREADABLE as problem:
         raise MisuseError(f"the standing approval cannot be read: {problem}") from None
     return found
 
@@ -170,9 +180,9 @@ class Leave:
         constraint = self._constraints.get(name)
         if constraint is None:
             return _bytes(value) == self._base[name]
-        bare = content(value) if type(value) is Untrusted else value
+        plain = bare(value)
         try:
-            return encode(constraint.normalise(bare)) == encode(bare)
+            return encode(constraint.normalise(plain)) == encode(plain)
         except Refused:
             return False
         except Exception:  # noqa: BLE001 (a value of another kind than the constraint is for)
@@ -180,4 +190,4 @@ class Leave:
 
 
 def _bytes(value: Any) -> str:
-    return encode(content(value) if type(value) is Untrusted else value).hex()
+    return encode(bare(value)).hex()

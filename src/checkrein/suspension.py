@@ -36,8 +36,8 @@ from checkrein.errors import ConfigurationError, GrantError, MisuseError, Tamper
 from checkrein.freezing import Unfreezable, freeze, thaw
 from checkrein.grants import Grant, note_expired, policy_of, was_seen_expired
 from checkrein.isolation import PROCESS_MARKS, Isolation, RunMarks
-from checkrein.labels import Label, Origin, Source
 from checkrein.rules import RunState
+from checkrein.sealing import check_key, label_of, sources_tree
 from checkrein.setups import both_pins
 from checkrein.standing import Leave
 from checkrein.untrusted import Untrusted, content
@@ -46,11 +46,11 @@ from checkrein.wire import permission_of, permission_tree, value_of, value_tree
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from checkrein.labels import Label
     from checkrein.runs import Run
 
 _VERSION: Final = "cr1"
 _PREFIX: Final = b"checkrein/run/v1\n"
-_SHORTEST_KEY: Final = 32
 _NONCE: Final = 12
 _MOST_CONTENT: Final = 1 << 18  # bytes of content that is kept to tell people what stands where
 
@@ -88,8 +88,7 @@ def unsealed(text: str, key: bytes, context: str) -> dict[str, Any]:
 
 
 def _cipher(key: bytes) -> Any:
-    if not isinstance(key, bytes) or len(key) < _SHORTEST_KEY:
-        raise ConfigurationError("a key for sealing is at least 32 random bytes")
+    check_key(key)
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 (heavy)
     from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415
@@ -196,13 +195,11 @@ def _contents(run: Run) -> list[Any]:
 
 
 def _label_tree(label: Label) -> list[Any]:
-    sources = sorted([one.origin.value, one.name, one.call] for one in label.sources)
-    return [sources, label.private]
+    return [sources_tree(label), label.private]
 
 
 def _label_of(tree: list[Any]) -> Label:
-    sources, private = tree
-    return Label(frozenset(Source(Origin(one[0]), one[1], one[2]) for one in sources), private)
+    return label_of(tree[0], private=tree[1])
 
 
 # -- going on ------------------------------------------------------------------------------

@@ -390,6 +390,11 @@ def content(untrusted: Untrusted[T]) -> T:
     return untrusted._value
 
 
+def bare(value: Any) -> Any:
+    """Return what a wrapper holds, and any other value as it is; for this library."""
+    return value._value if type(value) is Untrusted else value
+
+
 def labelled(value: T, label: Label, marks: Marks | None = None, call: str = "") -> Untrusted[T]:
     """Return *value* under exactly *label*, for the guard.
 

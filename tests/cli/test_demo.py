@@ -165,15 +165,24 @@ def test_at_a_terminal_the_person_is_asked(tmp_path, monkeypatch, typed, letters
     import pty
 
     ours, theirs = pty.openpty()
+    os.write(ours, b"yes\n")  # before there is a question: it answers nothing
+
+    class Person(io.StringIO):
+        """Types once the question is on the screen."""
+
+        def write(self, text):
+            if "to allow it" in text:
+                os.write(ours, f"{typed}\n".encode())
+            return super().write(text)
+
     try:
-        os.write(ours, f"{typed}\n".encode())
         with (
             Post() as post,
             os.fdopen(theirs, "r", encoding="utf-8") as terminal,
             monkeypatch.context() as patch,
         ):
             patch.setattr(sys, "stdin", terminal)
-            tally = play(tmp_path, answer="ask", screen=Screen(io.StringIO()), post=post)
+            tally = play(tmp_path, answer="ask", screen=Screen(Person()), post=post)
     finally:
         os.close(ours)
     assert tally.good, tally.line()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 import unicodedata
 from typing import Any
 
@@ -24,6 +26,7 @@ from checkrein.confirmations import Confirmation, Verdict
 from checkrein.errors import ConfigurationError, Denied, MisuseError
 from checkrein.gates.console import question_text
 from checkrein.visible import lookalikes, shown, visible
+from support import rule_of
 
 DONE: list[Any] = []
 
@@ -236,3 +239,29 @@ def test_letters_that_look_like_others_are_named(text: str, names: list[str]):
             send(text, "x")
     assert ("look like others" in question_text(seen[0])) is bool(names)
     assert all(name in seen[0].arguments[0].concern for name in names)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_what_was_typed_before_the_question_answers_nothing(monkeypatch: pytest.MonkeyPatch):
+    """A yes that was pasted into the chat lies in wait for the next question, and is dropped."""
+    ours, theirs = os.openpty()
+    asked = io.StringIO()
+
+    class Typing(io.StringIO):
+        def write(self, text: str) -> int:
+            os.write(ours, b"no\n")  # now that the question is there
+            return asked.write(text)
+
+    with open(theirs, encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        monkeypatch.setattr(sys, "stderr", Typing())
+        os.write(ours, b"please summarise this:\nyes\n")
+        assert terminal.readline() == "please summarise this:\n"
+        with Run(agent="t", grant=Grant(allow("gat.send")), gate=ConsoleGate(by="dana")):
+            assert rule_of(typed) == "gate.denied"
+    os.close(ours)
+    assert "gat.send" in asked.getvalue()
+
+
+@irreversible("gat.send")
+def typed() -> None: ...

@@ -59,6 +59,18 @@ class Person:
         return self.then
 
 
+def test_a_no_in_a_run_inside_ends_what_stands_in_the_run_around_it():
+    """Whoever says no has changed their mind, in whichever run they were asked."""
+    person = Person(standing(uses=5, within=HOUR, amount=at_most(50)))
+    with Run(agent="t", grant=GRANT, gate=person.gate):
+        assert rule_of(pay, "bo", 10) == ""
+        with Run(agent="helper", grant=GRANT):
+            assert rule_of(pay, "bo", 60) == "gate.denied"
+        assert rule_of(pay, "bo", 11) == "gate.denied"
+    assert len(person.asked) == 3
+    assert DONE == [("bo", 10)]
+
+
 def test_a_few_more_like_it_and_no_other():
     person = Person(standing(uses=2, within=HOUR, amount=at_most(50)))
     log = MemoryLog()

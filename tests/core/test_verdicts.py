@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Annotated, Any
 
 import pytest
@@ -23,10 +24,12 @@ from checkrein import (
     reads,
 )
 from checkrein.approvers import Approvers, signed
+from checkrein.confirmations import Standing
 from checkrein.constraints import anything, at_most, email_domain
 from checkrein.delegation import Principal, issue
 from checkrein.errors import ConfigurationError, MisuseError
 from checkrein.gates import DenyAll, Quorum
+from checkrein.standing import standing
 from checkrein.store import MemoryStore
 from support import Asked, MemoryLog, rule_of, used
 from values.leaks import each
@@ -142,8 +145,8 @@ def test_an_edit_does_not_reach_what_the_framework_gives():
     assert DONE == [("theirs", ("b", "c"), {"d": 1})]
 
 
-def test_edited_payload_is_the_persons_word_and_what_stays_keeps_its_label():
-    """The body of a mail that a person has rewritten may hold their link."""
+def test_edited_payload_is_a_persons_word_and_keeps_its_label():
+    """It may hold their link; and who changes a letter of it has not vouched for the others."""
     keep = first(lambda one: one.edit({"to": "bo@acme.com"}, by="dana"))
     with run(keep):
         assert rule_of(send, "a@acme.com", 1, mail()) == ""
@@ -151,7 +154,8 @@ def test_edited_payload_is_the_persons_word_and_what_stays_keeps_its_label():
     with run(new):
         assert rule_of(send, "a@acme.com", 1, mail()) == ""
     assert "external:mail" in DONE[0][3]
-    assert DONE[1][2:] == ("see acme.com/help", ("user_input:approver",))
+    labels = ("external:mail", "tool_output:ver.mail", "user_input:approver")
+    assert DONE[1][2:] == ("see acme.com/help", labels)
 
 
 def test_a_value_of_content_that_is_kept_is_content_still():
@@ -358,6 +362,63 @@ def test_a_quorum_needs_different_names(answers: list[Any], needed: int, rule: s
         assert log.of("confirmation.answered")[0]["by"] == "dana, lee"
 
 
+def test_a_quorum_counts_yeses_to_this_very_question():
+    """An old yes of one of them, to another call, is none; alone it would be a mismatch."""
+    kept: list[Verdict] = []
+
+    def stale(question: Confirmation) -> Verdict:
+        kept.append(question.approve(by="lee"))
+        return kept[0]
+
+    gate = Quorum([CallbackGate(yes, by="dana"), CallbackGate(stale)])
+    with run(None, gate=gate):
+        assert rule_of(send, "a@acme.com") == ""
+        assert rule_of(send, "b@acme.com") == "gate.unavailable"
+    assert len(DONE) == 1
+
+
+def test_one_name_in_two_spellings_is_one_person():
+    """Capitals and spaces around a name make nobody a second person."""
+    gate = Quorum([CallbackGate(yes, by="dana"), CallbackGate(yes, by="Dana ")], needed=2)
+    with run(None, gate=gate):
+        assert rule_of(send, "a@acme.com") == "gate.unavailable"
+
+
+@pytest.mark.parametrize("added", ["standing", "suspicion"])
+def test_nothing_counts_that_is_around_signed_answers(added: str):
+    """A gate that carries a signed answer cannot make it stand, nor make it a suspicion."""
+
+    def gate(question: Confirmation) -> Verdict:
+        if added == "standing":
+            part = signed(question.approve(by="dana"), DANA)
+            more = standing(uses=1000, within=timedelta(days=1), amount=at_most(9))
+            return question.approve(by="dana", standing=more)._replace(parts=(part,))
+        part = signed(question.deny(by="dana"), DANA)
+        return part._replace(suspicious=True, parts=(part,), signature=b"")
+
+    with run(None, gate=CallbackGate(gate), approvers=Approvers(PEOPLE)) as active:
+        assert rule_of(send, "a@acme.com") == "gate.mismatch"
+        assert not active.locked
+    assert DONE == []
+
+
+def test_a_standing_approval_without_end_is_a_denial():
+    """A number of seconds that no clock can hold is no crash, and allows nothing."""
+
+    def gate(question: Confirmation) -> Verdict:
+        return question.approve(by="dana", standing=Standing(1, float("inf"), "{}"))
+
+    with run(None, gate=CallbackGate(gate)):
+        assert rule_of(send, "a@acme.com") == "gate.mismatch"
+    assert DONE == []
+
+
+def test_approvers_are_looked_at_when_the_run_is_made():
+    """A dict of keys is not taken for approvers, to fail at the first question."""
+    with pytest.raises(ConfigurationError, match="Approvers"):
+        Run(agent="bot", grant=CONFINED, approvers=PEOPLE)  # type: ignore[arg-type]
+
+
 def test_two_keys_are_two_people():
     """Where approvers are named, names alone do not make a quorum."""
 
@@ -443,3 +504,14 @@ def test_an_impossible_quorum_is_refused(odd: Any, needed: int):
     """When it is set up."""
     with pytest.raises(ConfigurationError):
         Quorum(odd, needed=needed)
+
+
+def test_an_agent_whose_name_holds_a_comma_does_not_approve_itself():
+    """The desk and the run take names apart in the same way."""
+    asked = Asked(lambda one: one.approve(by="clerk, night"))
+    with Run(agent="clerk, night", grant=Grant(allow("ver.solo")), gate=asked.gate):
+
+        @irreversible("ver.solo")
+        def solo(to: str) -> None: ...
+
+        assert rule_of(solo, "bo") == "gate.mismatch"

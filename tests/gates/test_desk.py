@@ -27,6 +27,7 @@ from checkrein.delegation import Principal
 from checkrein.errors import ConfigurationError, MisuseError, TamperedError
 from checkrein.gates import AnswerRefused, Desk
 from checkrein.store import MemoryStore, SqliteStore
+from support import asked_question as question
 
 
 class Clock:
@@ -47,27 +48,6 @@ def clock() -> Clock:
 def desk(tmp_path: Any, clock: Clock) -> Iterator[Desk]:
     with SqliteStore.open(tmp_path / "questions.db") as store:
         yield Desk(store, clock=clock)
-
-
-def question(id: str = "q1", **changes: Any) -> Confirmation:
-    made = Confirmation(
-        id=id,
-        tool="send",
-        effect="irreversible",
-        resource="mail.send",
-        arguments=(Shown("to", "bo", False, "the user's words", "", '"bo"', '"bo"'),),
-        reasons=("the effect cannot be taken back",),
-        rules=("effect.irreversible",),
-        agent="clerk",
-        run="r1",
-        call="r1-0",
-        expires=2000.0,
-        digest="",
-        bound_to="ab" * 32,
-        grants=("g1",),
-        asked=1000.0,
-    )._replace(**changes)
-    return made._replace(digest=digest_of(made))
 
 
 def test_an_answer_is_taken_once(desk: Desk):

@@ -24,9 +24,7 @@ from checkrein import Grant, Run, allow, irreversible
 from checkrein.approvers import Approvers, signed
 from checkrein.confirmations import (
     Confirmation,
-    Shown,
     Verdict,
-    digest_of,
     to_text,
     verdict_tree,
 )
@@ -48,7 +46,7 @@ from checkrein.gates.webhook_messages import (
     read_request,
     request_headers,
 )
-from support import Clock, MemoryLog
+from support import Clock, MemoryLog, asked_question
 
 try:
     import httpx  # noqa: F401
@@ -164,23 +162,8 @@ def approve(heard: Heard) -> Reply:
 
 
 def question(id: str = "q1", **changes: Any) -> Confirmation:
-    made = Confirmation(
-        id=id,
-        tool="send",
-        effect="irreversible",
-        resource="mail.send",
-        arguments=(Shown("to", "bo", False, "the user's words", "", '"bo"', '"bo"'),),
-        reasons=("the effect cannot be taken back",),
-        rules=("effect.irreversible",),
-        agent="clerk",
-        run="r1",
-        call="r1-0",
-        expires=NOW + 60,
-        digest="",
-        bound_to="ab" * 32,
-        asked=NOW,
-    )._replace(**changes)
-    return made._replace(digest=digest_of(made))
+    fresh = {"asked": NOW, "expires": NOW + 60, "grants": ()}
+    return asked_question(id, **(fresh | changes))
 
 
 def gate_to(endpoint: Endpoint, **options: Any) -> WebhookGate:

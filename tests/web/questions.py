@@ -7,8 +7,9 @@ import time
 from html.parser import HTMLParser
 from typing import Any
 
-from checkrein.confirmations import Confirmation, Shown, digest_of
+from checkrein.confirmations import Confirmation, Shown
 from checkrein.visible import shown
+from support import asked_question
 
 HOSTILE = (
     "</code></textarea><script>alert(1)</script><img src=//evil.example/x onerror=alert(1)>"
@@ -27,24 +28,13 @@ def argument(name: str, value: Any, *, untrusted: bool = False, **more: Any) -> 
 def question(id: str = "q1", **changes: Any) -> Confirmation:
     """Return a question that was asked a moment ago and is open for ten minutes."""
     now = time.time()
-    made = Confirmation(
-        id=id,
-        tool="send_email",
-        effect="irreversible",
-        resource="mail.send",
-        arguments=(argument("to", "bo"), argument("amount", 3)),
-        reasons=("the effect cannot be taken back",),
-        rules=("effect.irreversible",),
-        agent="clerk",
-        run="r1",
-        call="r1-0",
-        expires=now + 600,
-        digest="",
-        bound_to="ab" * 32,
-        grants=("g1",),
-        asked=now - 1,
-    )._replace(**changes)
-    return made._replace(digest=digest_of(made))
+    fresh = {
+        "tool": "send_email",
+        "arguments": (argument("to", "bo"), argument("amount", 3)),
+        "asked": now - 1,
+        "expires": now + 600,
+    }
+    return asked_question(id, **(fresh | changes))
 
 
 def hostile(id: str = "evil") -> Confirmation:

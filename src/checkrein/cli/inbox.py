@@ -6,20 +6,18 @@ postponed.
 
 import os
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from checkrein.cli import answers
-from checkrein.cli.screen import Screen
-from checkrein.errors import CheckreinError, ConfigurationError, TamperedError
+from checkrein.cli.screen import Screen, plainly
+from checkrein.errors import ConfigurationError
 from checkrein.gates.desk import AnswerRefused
 from checkrein.gates.inbox import NoSuchQuestion
-from checkrein.visible import visible
 
+_LOOKED = (AnswerRefused, NoSuchQuestion)
 _OF_THE_EXTRA = frozenset({"jinja2", "starlette", "uvicorn"})
 
 
@@ -41,17 +39,6 @@ inbox_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-
-@contextmanager
-def _plainly() -> Generator[None]:
-    """Turn an error of the library into one line and an exit code."""
-    try:
-        yield
-    except CheckreinError as error:
-        Screen(stderr=True).say(f"checkrein: {visible(str(error))}")
-        looked = isinstance(error, AnswerRefused | NoSuchQuestion | TamperedError)
-        raise typer.Exit(1 if looked else 2) from None
 
 
 Where = Annotated[
@@ -93,14 +80,14 @@ def list_(
     ] = False,
 ) -> None:
     """List the questions that wait for an answer, the oldest first."""
-    with _plainly(), answers.opened(where) as inbox:
+    with plainly(*_LOOKED), answers.opened(where) as inbox:
         raise typer.Exit(answers.list_open(inbox, as_json=as_json))
 
 
 @inbox_app.command()
 def show(words: WhereAndId) -> None:
     """Show one question, whole."""
-    with _plainly():
+    with plainly(*_LOOKED):
         where, id_ = _split(words)
         with answers.opened(where) as inbox:
             raise typer.Exit(answers.show(inbox, id_))
@@ -125,7 +112,7 @@ def approve(
     key: Key = "",
 ) -> None:
     """Show a question, and say yes to it by typing `yes`."""
-    with _plainly():
+    with plainly(*_LOOKED):
         where, id_ = _split(words)
         with answers.opened(where, {by: key} if key else {}) as inbox:
             raise typer.Exit(answers.approve(inbox, id_, by=by, typed=typed, digest=digest))
@@ -143,7 +130,7 @@ def deny(
     key: Key = "",
 ) -> None:
     """Say no."""
-    with _plainly():
+    with plainly(*_LOOKED):
         where, id_ = _split(words)
         with answers.opened(where, {by: key} if key else {}) as inbox:
             raise typer.Exit(answers.deny(inbox, id_, by=by, reason=reason, suspicious=suspicious))
@@ -160,7 +147,7 @@ def edit(
     key: Key = "",
 ) -> None:
     """Say no, and have another call made in its place; all rules decide about it."""
-    with _plainly():
+    with plainly(*_LOOKED):
         where, id_ = _split(words)
         with answers.opened(where, {by: key} if key else {}) as inbox:
             raise typer.Exit(answers.edit(inbox, id_, by=by, settings=settings, reason=reason))
@@ -169,7 +156,7 @@ def edit(
 @inbox_app.command()
 def doubt(where: Where = "") -> None:
     """List the calls that were approved and begun, and that nobody has seen to an end."""
-    with _plainly(), answers.opened(where) as inbox:
+    with plainly(*_LOOKED), answers.opened(where) as inbox:
         raise typer.Exit(answers.list_doubtful(inbox))
 
 
@@ -178,7 +165,7 @@ def watch(where: Where = "", by: By = "", key: Key = "") -> None:
     """Watch what is asked, and answer by typing commands."""
     from checkrein.cli import watching  # noqa: PLC0415 (needs a terminal, as nothing else does)
 
-    with _plainly(), answers.opened(where, {by: key} if key else {}) as inbox:
+    with plainly(*_LOOKED), answers.opened(where, {by: key} if key else {}) as inbox:
         watching.watch(inbox, by=by)
 
 
@@ -206,7 +193,7 @@ def web(
             raise
         sys.stderr.write("checkrein needs its inbox: pip install 'checkrein[inbox]'\n")
         raise typer.Exit(2) from None
-    with _plainly(), answers.opened(where, _keys(key)) as inbox:
+    with plainly(*_LOOKED), answers.opened(where, _keys(key)) as inbox:
         serve(inbox, by, host=host, port=port, url=url, say=Screen().say)
 
 

@@ -67,7 +67,8 @@ class Board:
     def view(self, height: int) -> Text:
         """Return what is shown now, in about *height* lines."""
         try:
-            questions, damaged = self._inbox.open(), self._inbox.damaged()
+            questions = self._inbox.open()
+            damaged = self._inbox.damaged(questions)
             self._problem = ""
         except CheckreinError as error:
             questions, damaged, self._problem = [], [], visible(str(error))

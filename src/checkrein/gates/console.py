@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from contextlib import suppress
 from typing import TextIO, final
 
 from checkrein.confirmations import Confirmation, Verdict
@@ -20,7 +21,8 @@ class ConsoleGate:
     ``yes``, in full, approves. ``suspicious`` denies and locks the run.
     Anything else, and an empty line, denies. Where no terminal is attached,
     nobody can be asked, and the call is denied. It waits where it is called: an
-    async tool that asks here stops its event loop until the answer is typed.
+    async tool that asks here stops its event loop until the answer is typed. What was
+    typed before the question was shown is thrown away.
 
     Args:
         by: who sits there; the login name if left out.
@@ -41,6 +43,8 @@ class ConsoleGate:
         writer = self._writer or sys.stderr
         if self._reader is None and not (reader is not None and reader.isatty()):
             return None
+        if self._reader is None:
+            drop_typed()
         writer.write(question_text(confirmation))
         writer.flush()
         line = reader.readline()
@@ -51,6 +55,23 @@ class ConsoleGate:
         if answer == _YES:
             return confirmation.approve(by=by)
         return confirmation.deny(by=by, suspicious=answer == _SUSPICIOUS)
+
+
+def drop_typed() -> None:
+    """Throw away what was typed before a question is shown: it answers nothing.
+
+    What a person pasted into the chat may hold a line that says yes.
+    """
+    if sys.platform == "win32":
+        import msvcrt  # noqa: PLC0415 (Windows alone has it)
+
+        while msvcrt.kbhit():
+            msvcrt.getwch()
+    else:
+        import termios  # noqa: PLC0415 (Windows has none)
+
+        with suppress(OSError, ValueError, termios.error):
+            termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
 
 
 def question_text(confirmation: Confirmation) -> str:

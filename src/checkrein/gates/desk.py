@@ -32,6 +32,7 @@ from typing import Any, Final, NamedTuple, final
 from checkrein.confirmations import (
     Confirmation,
     Verdict,
+    names_in,
     read_question,
     read_verdict,
     to_text,
@@ -201,7 +202,7 @@ class Desk:
         Raises:
             TamperedError: it is not the question that was asked.
         """
-        return self._look(id)
+        return self.store.transact(lambda session: self._case(session.ask, id))
 
     def in_doubt(self) -> list[Confirmation]:
         """Return the calls whose yes was taken and that nobody has seen to an end."""
@@ -266,10 +267,10 @@ class Desk:
             return "the answer is not for this question"
         if case.state != "open":
             return f"the question is not open any more: it is {case.state}"
-        names = _names(verdict.by)
-        if names & _names(question.agent, *question.chain):
+        names = names_in(verdict.by)
+        if names & names_in(question.agent, *question.chain):
             return "who asks cannot approve"
-        if names & _names(*(one.by for one in case.verdicts)):
+        if names & names_in(*(one.by for one in case.verdicts)):
             return "the same person has answered before"
         if verdict.standing and question.needed > 1:
             return "what several people have to allow is allowed once"
@@ -296,9 +297,6 @@ class Desk:
         if wanted is None or typed is None or not _same(typed, wanted.plain, wanted.text):
             return f"type in the value of {care.retype!r}; it was not typed, or is another one"
         return ""
-
-    def _look(self, id: str) -> Case | None:  # noqa: A002 (by its natural name)
-        return self.store.transact(lambda session: self._case(session.ask, id))
 
     def _case(self, ask: Callable[..., list[tuple[Any, ...]]], id: str) -> Case | None:  # noqa: A002
         for state, text, verdicts, expires, changed in ask(_GET, id):
@@ -338,11 +336,6 @@ class Desk:
                     "reason": problem,
                 }
             )
-
-
-def _names(*by: str) -> set[str]:
-    """Return every name in *by*, which may hold several, in one spelling."""
-    return {name.strip().casefold() for one in by for name in one.split(",")}
 
 
 def _move(session: Session, case: Case, state: str, now: float) -> None:

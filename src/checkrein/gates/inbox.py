@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import Any, Final, Literal, NamedTuple, NoReturn, final
 
@@ -291,14 +291,17 @@ class Inbox:
         """
         return self.desk.pending()
 
-    def damaged(self) -> list[str]:
+    def damaged(self, whole: Iterable[Confirmation] = ()) -> list[str]:
         """Return the ids of open questions that are not what was asked, visible.
+
+        Args:
+            whole: those that were read just now, and need no second look.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        shown = {one.id for one in self.open()}
-        return [visible(id_) for id_, _ in self._rows() if id_ not in shown and self._bad(id_)]
+        known = {one.id for one in whole}
+        return [visible(id_) for id_, _ in self._rows() if id_ not in known and self._bad(id_)]
 
     def news(self) -> str:
         """Return a text that is another one as soon as the open questions are others.

@@ -64,7 +64,7 @@ class Quorum:
                     for one in answers:
                         _drop(one)
                     return answer
-                if self._yeses(answers) >= self.needed:
+                if len(_yeses(answers, confirmation)) >= self.needed:
                     break
         if any(inspect.isawaitable(one) for one in answers):
             return self._later(answers, confirmation)
@@ -81,7 +81,7 @@ class Quorum:
         waiting = {asyncio.ensure_future(one) for one in answers if inspect.isawaitable(one)}
         found = [one for one in answers if not inspect.isawaitable(one)]
         try:
-            while waiting and self._yeses(found) < self.needed:
+            while waiting and len(_yeses(found, confirmation)) < self.needed:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for one in done:
                     answer = None if one.exception() else one.result()
@@ -93,17 +93,25 @@ class Quorum:
                 one.cancel()
         return self._joined(found, confirmation)
 
-    def _yeses(self, answers: list[Any]) -> int:
-        return len({one.by for one in answers if isinstance(one, Verdict) and one.approved is True})
-
     def _joined(self, answers: list[Any], confirmation: Confirmation) -> Any:
-        by_name = {
-            one.by: one for one in answers if isinstance(one, Verdict) and one.approved is True
-        }
-        if len(by_name) < self.needed:
+        yeses = _yeses(answers, confirmation)
+        if len(yeses) < self.needed:
             return None  # too few could be asked
-        together = confirmation.approve(by=", ".join(sorted(by_name)))
-        return together._replace(parts=tuple(by_name.values()))
+        together = confirmation.approve(by=", ".join(sorted(one.by for one in yeses)))
+        return together._replace(parts=tuple(yeses))
+
+
+def _yeses(answers: list[Any], confirmation: Confirmation) -> list[Verdict]:
+    """Return the plain yeses to this very question, one of each name."""
+    by_name: dict[str, Verdict] = {}
+    for one in answers:
+        if (
+            isinstance(one, Verdict)
+            and one.approved is True
+            and (one.confirmation, one.digest) == (confirmation.id, confirmation.digest)
+        ):
+            by_name[one.by.strip().casefold()] = one
+    return list(by_name.values())
 
 
 def _asked(gate: Any, confirmation: Confirmation) -> Any:

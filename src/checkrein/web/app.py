@@ -113,7 +113,7 @@ class _Routes:
         """Show what waits for an answer."""
         session = self._session(request)
         questions = await run_in_threadpool(self._inbox.open)
-        damaged = await run_in_threadpool(self._inbox.damaged)
+        damaged = await run_in_threadpool(self._inbox.damaged, questions)
         rendered = partial(list_page, notice=_notice(request, session))
         return await run_in_threadpool(rendered, self._inbox, session, questions, damaged)
 
