@@ -10,6 +10,7 @@
     ├── ConfigurationError (ValueError) a grant, a gate or a log was set up wrongly
     ├── GrantError                      a signed grant is not what it should be
     ├── TamperedError                   data was changed by somebody
+    │   └── RollbackError               a log has less than a head that it signed before
     ├── StoreError                      the store cannot be read or written (checkrein.store)
     └── LogError                        the audit log cannot take or give an entry
         └── Unrecorded                  the action happened, its record did not
@@ -103,6 +104,13 @@ class TamperedError(CheckreinError):
     def __init__(self, message: str, *, where: str = "") -> None:
         super().__init__(message)
         self.where = where
+
+
+class RollbackError(TamperedError):
+    """A log ends before a head that it has signed: it was cut back, or an old copy was put there.
+
+    It takes no more entries, since it would tell a second story under the same name.
+    """
 
 
 class LogError(CheckreinError):

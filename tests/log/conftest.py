@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from checkrein.log.audit import AuditLog
+from checkrein.log.directory import DirectoryLedger
 from checkrein.log.disk import Disk
 
 
@@ -52,11 +53,21 @@ class BrokenDisk(QuickDisk):
 
 
 @pytest.fixture
+def forget(data):
+    """Return what makes this user forget which heads were signed, as an attacker would."""
+
+    def forget():
+        shutil.rmtree(data / "heads", ignore_errors=True)
+
+    return forget
+
+
+@pytest.fixture
 def make(tmp_path):
     """Return a maker of logs that do not wait for the disk."""
 
     def make(name="log", disk=None, signer=None, origin=None):
-        return AuditLog(tmp_path / name, signer, origin, disk or QuickDisk())
+        return AuditLog(DirectoryLedger(tmp_path / name, signer, origin, disk or QuickDisk()))
 
     return make
 

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from checkrein.errors import ConfigurationError, TamperedError
+from checkrein.errors import ConfigurationError, RollbackError, TamperedError
 from checkrein.log import keys, verify_log
 from checkrein.log.checkpoint import Checkpoint, open_checkpoint
 from checkrein.log.journal import encode_frame, scan
@@ -128,7 +128,7 @@ def test_a_frame_with_another_number_of_its_first_entry(small, make):
     body = data[12 : found[0].stop]
     for first in (0, 2, 4, 2**63):
         moved = struct.pack(">Q", first) + body[8:]
-        frame = struct.pack(">4sII", b"ALJ1", len(moved), zlib.crc32(moved)) + moved
+        frame = struct.pack(">4sII", b"ALJ2", len(moved), zlib.crc32(moved)) + moved
         (crashed / ".state" / "journal").write_bytes(frame + data[found[0].stop :])
         assert "its head has another size" in verify_log(crashed, vkey=vkey).tree
         with pytest.raises(TamperedError, match="its head has another size"):
@@ -176,8 +176,8 @@ def test_a_journal_cut_anywhere_against_a_pin(small):
         assert without.good is (length in {0, *(frame.stop for frame in found)})
 
 
-def test_a_last_frame_that_was_damaged_is_behind_a_pin(small, make):
-    """A changed last frame looks like a crash, and is cut off; only a pin tells what was lost."""
+def test_a_last_frame_that_was_damaged_is_behind_a_pin(small, make, forget):
+    """A changed last frame looks like a crash; only a pin, the writer's own too, tells its loss."""
     closed, vkey, crashed = small
     pin = (closed / "checkpoint").read_text()
     journal = crashed / ".state" / "journal"
@@ -187,6 +187,11 @@ def test_a_last_frame_that_was_damaged_is_behind_a_pin(small, make):
         report = verify_log(crashed, vkey=vkey, pin=pin)
         assert not verify_log(crashed, vkey=vkey).good
         assert report.freshness.startswith("bad: rolled back behind pin")
+    before = journal.read_bytes()
+    with pytest.raises(RollbackError, match="the log has 4 entries, and a head over 6"):
+        make("crashed")
+    assert journal.read_bytes() == before
+    forget()
     make("crashed").close()
     assert verify_log(crashed, vkey=vkey).good
     assert not verify_log(crashed, vkey=vkey, pin=pin).good
@@ -196,7 +201,7 @@ def test_a_last_frame_that_was_damaged_is_behind_a_pin(small, make):
 
 
 @pytest.fixture
-def fork(make, tools, tmp_path):
+def fork(make, tools, tmp_path, forget):
     """Two logs of one name and key that differ from entry 3 on: (one, other, vkey)."""
     event, *_ = tools
     log = make("one")
@@ -205,12 +210,14 @@ def fork(make, tools, tmp_path):
     shutil.copytree(log.directory, tmp_path / "other")
     crashed = []
     for name, first in (("one", 3), ("other", 30)):
+        forget()
         log = make(name)
         log.append(event(first))
         log.append_many([event(first + i) for i in (1, 2)])
         crashed.append(tmp_path / f"{name} crashed")
         shutil.copytree(log.directory, crashed[-1])
         log.close()
+    forget()
     return *crashed, log.vkey
 
 
@@ -246,10 +253,11 @@ def test_splice_of_a_journal_behind_the_published_head(fork, make):
                 make(one.name)
 
 
-def test_splice_of_files_from_a_fork(fork, make):
+def test_splice_of_files_from_a_fork(fork, make, forget):
     """Any file of another past in the place of this one's is noticed, and the head's by a pin."""
     one, other, vkey = fork
     for place in (one, other):
+        forget()
         make(place.name).close()
     pin = (one / "checkpoint").read_text()
     spliced = 0
@@ -309,7 +317,7 @@ def test_signed_again_without_the_key(large, make):
             make("large")
 
 
-def test_all_deleted_and_begun_anew(make, tools, tmp_path):
+def test_all_deleted_and_begun_anew(make, tools, tmp_path, forget):
     """A log that is deleted and begun anew is behind a pin, or another one, under any key."""
     event, *_ = tools
     log = make()
@@ -320,6 +328,8 @@ def test_all_deleted_and_begun_anew(make, tools, tmp_path):
     shutil.rmtree(log.directory)
     with pytest.raises(ConfigurationError, match="already"):
         make(origin=origin)
+    with pytest.raises(RollbackError):
+        make(signer=signer)
     for key, size, said in [
         (signer, 0, "bad: rolled back behind pin, from 5 entries to 0"),
         (signer, 4, "bad: rolled back behind pin, from 5 entries to 4"),
@@ -328,6 +338,7 @@ def test_all_deleted_and_begun_anew(make, tools, tmp_path):
         (Ed25519Signer.generate(origin), 5, "bad: the log is not the one"),
     ]:
         shutil.rmtree(log.directory, ignore_errors=True)
+        forget()
         with make(signer=key) as again:
             again.append_many([event(i + 1) for i in range(size)])
         report = verify_log(log.directory, vkey=vkey, pin=pin)

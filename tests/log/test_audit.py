@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from checkrein.errors import ConfigurationError, LogError, TamperedError
-from checkrein.log import AuditLog, keys, read_entries, verify_log
+from checkrein.errors import ConfigurationError, LogError, RollbackError, TamperedError
+from checkrein.log import AuditLog, keys, locks, read_entries, verify_log
 from checkrein.log.checkpoint import open_checkpoint
+from checkrein.log.locks import FileLock
 from checkrein.log.merkle import leaf_hash
-from checkrein.log.note import Ed25519Signer, parse_vkey
+from checkrein.log.note import Ed25519Signer, parse_vkey, sign_note
 
 
 def numbers(directory):
@@ -228,6 +230,7 @@ def test_published_files_are_the_specified_ones(make, tools):
     files = {str(p.relative_to(log.directory)) for p in log.directory.rglob("*") if p.is_file()}
     assert files == {
         ".state/lock",
+        ".state/publishing",
         ".state/journal",
         "checkpoint",
         "tile/0/000",
@@ -266,7 +269,7 @@ def test_far_behind_publishes_first(make, tools, monkeypatch):
     log = make()
     log.append(event(0))
     log.append(event(1))
-    assert log._published.size == 1
+    assert log._ledger._published.size == 1
     log.close()
     assert verify_log(log.directory).good
 
@@ -441,13 +444,140 @@ def test_any_sequence_keeps_the_entries(steps, make, tools, tmp_path):
 # Processes
 
 
-def test_a_second_open_is_refused(make):
-    """One log, one writer, also within one process; after close the next one may."""
-    log = make()
-    with pytest.raises(LogError, match="open already"):
-        make()
+def test_two_writers_of_one_log(make, tools):
+    """Opened twice, a log takes entries from both in turn, and publications by either."""
+    event, *_ = tools
+    one, other = make(), make()
+    for i in range(0, 40, 4):
+        assert one.append(event(i)).index == i
+        assert other.append(event(i + 1)).index == i + 1
+        one.append_many([event(i + 2), event(i + 3)])
+        if i % 3 == 0:
+            (one, other)[i % 2].publish()
+        assert verify_log(one.directory).good
+    assert one.size == 40
+    other.flush()
+    assert (other.size, other.checkpoint) == (40, one.checkpoint)
+    one.close()
+    assert other.append(event(40)).index == 40
+    other.close()
+    assert verify_log(one.directory).good
+    assert numbers(one.directory) == list(range(41))
+
+
+def test_who_fell_behind_several_publications_goes_on(make, tools):
+    """A writer that did nothing while another published thousands of entries finds its place."""
+    event, *_ = tools
+    idle, busy = make(), make()
+    assert idle.append(event(0)).index == 0
+    for i in range(1, 1000, 333):
+        busy.append_many([event(n) for n in range(i, i + 333)])
+        busy.publish()
+    busy.append(event(1000))
+    assert idle.append(event(1001)).index == 1001
+    busy.close()
+    idle.close()
+    assert verify_log(idle.directory).good
+    assert numbers(idle.directory) == list(range(1002))
+
+
+def test_a_torn_commit_of_another_process_is_cut_off(make, tools, caplog):
+    """What a process that died in the midst of a commit left behind harms nobody."""
+    event, *_ = tools
+    log, other = make(), make()
+    log.append(event(0))
+    journal = log.directory / ".state" / "journal"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + whole[: len(whole) // 2])
+    assert other.append(event(1)).index == 1
+    assert "never acknowledged" in caplog.text
+    assert log.append(event(2)).index == 2
     log.close()
-    make().close()
+    other.close()
+    assert verify_log(log.directory).good
+
+
+@pytest.mark.parametrize("attack", ["cut", "gone", "old journal", "old copy", "foreign head"])
+def test_a_log_changed_beneath_its_writer(make, tools, attack, tmp_path):
+    """Whatever is cut, removed or put back while a log is open: its next commit says so."""
+    event, *_ = tools
+    log = make()
+    log.append(event(0))
+    journal = log.directory / ".state" / "journal"
+    old = journal.read_bytes()
+    shutil.copytree(log.directory, tmp_path / "old")
+    log.append(event(1))
+    log.publish()
+    log.append(event(2))
+    if attack == "cut":
+        os.truncate(journal, journal.stat().st_size - 1)
+    elif attack == "gone":
+        journal.unlink()
+    elif attack == "old journal":
+        journal.unlink()
+        journal.write_bytes(old)
+    elif attack == "old copy":
+        shutil.rmtree(log.directory)
+        shutil.copytree(tmp_path / "old", log.directory)
+    else:
+        head = (log.directory / "checkpoint").read_text()
+        forged = sign_note(head.split("\n\n")[0] + "\n", Ed25519Signer.generate(log.origin))
+        (log.directory / "checkpoint").write_text(forged)
+        journal.rename(journal.with_name("same"))
+        journal.write_bytes(journal.with_name("same").read_bytes())
+    with pytest.raises(LogError, match="takes nothing until it is opened anew"):
+        log.append(event(3))
+    with pytest.raises((LogError, TamperedError)):
+        log.close()
+
+
+def test_a_held_lock_ends_the_wait(make, tools, monkeypatch):
+    """A process that was stopped with the lock makes others fail in the end, not hang."""
+    event, *_ = tools
+    log = make()
+    with FileLock(log.directory / ".state" / "lock"):
+        log._ledger._lock._patience = 0.05
+        with pytest.raises(LogError, match=r"has held the lock .* for 0\.05 seconds"):
+            log.append(event(0))
+    with pytest.raises(LogError):
+        log.close()
+
+
+def test_network_file_systems_are_refused(make, monkeypatch, tmp_path):
+    """Where the system says that a directory is on a network, no log begins; elsewhere it does."""
+    device = os.stat(tmp_path).st_dev
+    mounts = tmp_path / "mounts"
+    monkeypatch.setattr(locks, "_MOUNTS", str(mounts))
+    for kind, refused in (("nfs4", True), ("fuse.sshfs", True), ("ext4", False)):
+        mounts.write_text(
+            "1 0 0:1 / /proc rw - proc proc rw\n"
+            f"2 1 {os.major(device)}:{os.minor(device)} / / rw shared:1 - {kind} server:/x rw\n"
+        )
+        if refused:
+            with pytest.raises(ConfigurationError, match=f"network file system .{kind}."):
+                make(kind)
+        else:
+            make(kind).close()
+    mounts.unlink()
+    assert locks.file_system(tmp_path) == ""
+    make("unknown").close()
+
+
+def test_durability_of_the_system_alone(tmp_path, tools, forget):
+    """With durability="os" a commit does not sync; a publication does, and renews the pin."""
+    event, *_ = tools
+    with AuditLog.open(tmp_path / "log", durability="os") as log:
+        assert log.append(event(0)).index == 0
+        log.publish()
+        log.append(event(1))
+        early = tmp_path / "early"
+        shutil.copytree(log.directory, early)
+        (early / ".state" / "journal").write_bytes(b"")
+    with pytest.raises(RollbackError):
+        AuditLog.open(early)
+    assert verify_log(tmp_path / "log").good
+    with pytest.raises(ConfigurationError, match="durability"):
+        AuditLog.open(tmp_path / "log", durability="none")
 
 
 def test_a_forgotten_log_is_released(make):
@@ -483,8 +613,6 @@ def test_a_forked_child_cannot_write(make, tools):
         log.close()
         os._exit(0 if refused == len(calls) else 1)
     assert os.waitpid(pid, 0)[1] == 0
-    with pytest.raises(LogError, match="open already"):
-        make()
     log.append(event(1))
     log.close()
     assert numbers(log.directory) == [0, 1]

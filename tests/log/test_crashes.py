@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from checkrein.errors import LogError, TamperedError
+from checkrein.errors import LogError, RollbackError, TamperedError
 from checkrein.log import read_entries, verify_log
 from checkrein.log.checkpoint import open_checkpoint
 from checkrein.log.journal import scan
@@ -41,13 +41,23 @@ def frames(directory):
     return data, scan(data, lambda note: open_checkpoint(note, None)).frames
 
 
-def test_a_journal_cut_anywhere(small, make, tmp_path):
-    """Cut at any byte, the journal gives back every commit that is whole, and goes on."""
+def test_a_journal_cut_anywhere(small, make, tmp_path, forget):
+    """Cut at any byte, the journal gives back every commit that is whole, and goes on.
+
+    But for a writer that remembers a later head: it refuses.
+    """
     _, vkey, crashed = small
     data, found = frames(crashed)
     stops = [0, *(frame.stop for frame in found)]
     sizes = [3, *(frame.end for frame in found)]
     place = tmp_path / "cut"
+    kept = {path: path.read_bytes() for path in (tmp_path / "data" / "heads").iterdir()}
+
+    def remember():
+        for path, head in kept.items():
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(head)
+
     for length in range(len(data) + 1):
         cut = scan(data[:length], lambda note: open_checkpoint(note, parse_vkey(vkey)))
         assert not cut.broken
@@ -61,6 +71,11 @@ def test_a_journal_cut_anywhere(small, make, tmp_path):
         assert report.size == expected
         assert (report.content, report.tree) == ("ok", "ok")
         assert report.good is (length in stops)
+        if length < len(data):
+            with pytest.raises(RollbackError):
+                make("cut")
+            assert len((place / ".state" / "journal").read_bytes()) == length
+            forget()
         log = make("cut")
         assert log.size == expected
         assert log.append({"type": "test", "n": expected}).index == expected
@@ -68,6 +83,7 @@ def test_a_journal_cut_anywhere(small, make, tmp_path):
         assert verify_log(place, vkey=vkey).good
         assert [e["n"] for _, e in read_entries(place)] == list(range(expected + 1))
         shutil.rmtree(place)
+        remember()
 
 
 def test_bit_flips_in_earlier_frames_are_refused(small, make, tmp_path):
@@ -192,7 +208,7 @@ def test_a_full_disk_while_publishing(make, tools, room):
     assert [e["n"] for _, e in read_entries(log.directory)] == list(range(6))
 
 
-def test_a_crash_at_any_step_of_publishing(make, tools, tmp_path):
+def test_a_crash_at_any_step_of_publishing(make, tools, tmp_path, forget):
     """After each file that publication writes, the directory verifies and opens."""
     event, quick, _ = tools
     copies = []
@@ -207,12 +223,13 @@ def test_a_crash_at_any_step_of_publishing(make, tools, tmp_path):
     log = make()
     log.append_many([event(i) for i in range(3)])
     log.publish()
-    log._disk = log._published._disk = log._journal._disk = Copying()
+    log._ledger._disk = log._ledger._published._disk = log._ledger._journal._disk = Copying()
     log.append_many([event(i) for i in range(3, 300)])
     log.publish()
     log.close()
     assert len(copies) >= 7
     for copy in copies:
+        forget()
         report = verify_log(copy)
         assert report.good, (copy, report)
         assert report.size == 300
@@ -229,12 +246,12 @@ def test_a_failing_signer_ends_the_log(make, tools):
     log = make()
 
     class Gone:
-        name, vkey = log._signer.name, log._signer.vkey
+        name, vkey = log.origin, log.vkey
 
         def sign(self, message):
             raise RuntimeError("the key service is gone")
 
-    log._signer = Gone()
+    log._ledger._signer = Gone()
     with pytest.raises(LogError, match="RuntimeError"):
         log.append(event(0))
     with pytest.raises(LogError):

@@ -79,7 +79,7 @@ def test_one_commit_for_all_who_wait():
 
 
 def test_a_failure_reaches_every_waiter():
-    """All who wait for a commit that fails get the error, and so does who waits to be alone."""
+    """All who wait for a commit that fails get the error."""
     started, go = threading.Event(), threading.Event()
     errors = []
 
@@ -90,17 +90,13 @@ def test_a_failure_reaches_every_waiter():
 
     group = GroupCommit(failing)
 
-    def waits(alone):
+    def waits():
         try:
-            if alone:
-                with group.alone():
-                    pass
-            else:
-                group.submit([b"x"])
+            group.submit([b"x"])
         except LogError as error:
             errors.append(str(error))
 
-    threads = [threading.Thread(target=waits, args=(i == 4,)) for i in range(9)]
+    threads = [threading.Thread(target=waits) for _ in range(9)]
     threads[0].start()
     assert started.wait(10)
     for thread in threads[1:]:
@@ -112,15 +108,6 @@ def test_a_failure_reaches_every_waiter():
         thread.join(10)
     assert len(errors) == 9
     assert all("OSError" in error for error in errors)
-
-
-def test_what_fails_alone_fails_the_queue():
-    """An error in the time of its own that a writer took poisons the queue as a commit does."""
-    group = GroupCommit(Store())
-    with pytest.raises(ValueError), group.alone():
-        raise ValueError
-    with pytest.raises(LogError, match="ValueError"):
-        group.submit([b"x"])
 
 
 def test_each_ticket_gets_the_hashes_of_its_own_entries():

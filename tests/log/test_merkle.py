@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkrein.errors import MisuseError, TamperedError
-from checkrein.log import merkle
+from checkrein.log import merkle, standalone
 
 VECTORS = Path(__file__).parents[3] / "shared" / "vectors" / "merkle" / "testdata"
 
@@ -63,6 +63,8 @@ def test_inclusion_vectors():
         leaf, root = unbase64(v["leafHash"]), unbase64(v["root"])
         good = accepts(merkle.check_inclusion, v["leafIdx"], v["treeSize"], leaf, proof, root)
         assert good is not v["wantErr"], name
+        alone = standalone.root_from(leaf, v["leafIdx"], v["treeSize"], proof) == root
+        assert alone is good, name
 
 
 def test_consistency_vectors():

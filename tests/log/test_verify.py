@@ -13,9 +13,11 @@ from checkrein.log.merkle import leaf_hashes, root_of
 from checkrein.log.note import Ed25519Signer, sign_note
 from checkrein.log.tiles import decode_bundle, encode_bundle
 
+LOCKS = {"lock", "publishing"}
+
 
 def files(directory):
-    return [p for p in sorted(directory.rglob("*")) if p.is_file() and p.name != "lock"]
+    return [p for p in sorted(directory.rglob("*")) if p.is_file() and p.name not in LOCKS]
 
 
 @pytest.mark.parametrize("which", ["closed", "crashed"])
@@ -202,7 +204,7 @@ def test_garbage(tmp_path, make):
     place = tmp_path / "log"
     for path in ("checkpoint", "tile/0/000", "tile/entries/000", ".state/journal"):
         (place / path).parent.mkdir(parents=True, exist_ok=True)
-        (place / path).write_bytes(b"ALJ1\xff\0garbage\n\n\x80")
+        (place / path).write_bytes(b"ALJ2\xff\0garbage\n\n\x80")
         assert not verify_log(place).good
         with pytest.raises(TamperedError):
             make()

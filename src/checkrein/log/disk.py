@@ -1,10 +1,8 @@
 """What must survive a crash passes through here: one small seam to the operating system.
 
 A file is written beside its place, synced, renamed into place, and its
-directory synced. A directory belongs to one process: an exclusive lock on a
-file in it, which ends with the process. Everything is created for the owner
-only. On Windows directories cannot be synced, and on macOS only ``F_FULLFSYNC``
-reaches the disk.
+directory synced. Everything is created for the owner only. On Windows
+directories cannot be synced, and on macOS only ``F_FULLFSYNC`` reaches the disk.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import os
 import shutil
 import sys
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from checkrein.errors import LogError
 
@@ -21,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from pathlib import Path
 
-if sys.platform == "win32":
-    import msvcrt
-else:
+if sys.platform == "darwin":
     import fcntl
 
 _BINARY: int = getattr(os, "O_BINARY", 0)
+_TOGETHER: Final = 128
+"""Files that are open at the same time."""
 
 
 class Disk:
@@ -35,6 +33,21 @@ class Disk:
     def open(self, path: Path) -> int:
         """Open *path* to read and write, created empty if missing."""
         return os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o600)
+
+    def read_at(self, fd: int, count: int, offset: int) -> bytes:
+        """Read *count* bytes at *offset*, fewer if the file ends before."""
+        parts: list[bytes] = []
+        while count:
+            if sys.platform == "win32":
+                os.lseek(fd, offset, os.SEEK_SET)
+                part = os.read(fd, count)
+            else:
+                part = os.pread(fd, count, offset)
+            if not part:
+                break
+            parts.append(part)
+            count, offset = count - len(part), offset + len(part)
+        return b"".join(parts)
 
     def write_at(self, fd: int, data: bytes, offset: int) -> None:
         """Write all of *data* at *offset*."""
@@ -73,20 +86,30 @@ class Disk:
             self.sync_directory(path.parent)
 
     def write_files(self, files: Mapping[Path, bytes]) -> None:
-        """Write or replace each of *files*: whole or not at all, in this order."""
-        for path, data in files.items():
-            self.make_directory(path.parent)
-            beside = path.with_name(path.name + ".tmp")
-            fd = self.open(beside)
-            try:
-                os.ftruncate(fd, 0)
-                self.write_at(fd, data, 0)
-                self.sync(fd)
-            finally:
-                os.close(fd)
-            beside.replace(path)
+        """Write or replace each of *files*: whole or not at all; all are durable on return."""
+        places = [*files]
+        for start in range(0, len(places), _TOGETHER):
+            self._write_together({path: files[path] for path in places[start : start + _TOGETHER]})
         for directory in {path.parent for path in files}:
             self.sync_directory(directory)
+
+    def _write_together(self, files: Mapping[Path, bytes]) -> None:
+        # All are written before the first is synced: what one sync takes to the disk, the
+        # journal of the file system takes along for the others.
+        opened: dict[Path, int] = {}
+        try:
+            for path, data in files.items():
+                self.make_directory(path.parent)
+                opened[path] = fd = self.open(path.with_name(path.name + ".tmp"))
+                os.ftruncate(fd, 0)
+                self.write_at(fd, data, 0)
+            for fd in opened.values():
+                self.sync(fd)
+        finally:
+            for fd in opened.values():
+                os.close(fd)
+        for path in files:
+            path.with_name(path.name + ".tmp").replace(path)
 
     def remove_directory(self, path: Path) -> None:
         """Remove *path* with what is in it, if it is there."""
@@ -115,40 +138,3 @@ def as_log_error(doing: str) -> Generator[None]:
         yield
     except OSError as error:
         raise LogError(f"{doing} failed: {error.strerror or error}") from error
-
-
-class DirectoryLock:
-    """The right to write to a log, held until `release` or the end of the process.
-
-    Args:
-        path: the lock file.
-
-    Raises:
-        LogError: this or another process holds it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._pid = os.getpid()
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            if sys.platform == "win32":
-                msvcrt.locking(self._fd, msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._fd)
-            raise LogError(
-                f"the log in {path.parent.parent} is open already, here or in another process; "
-                "a log has one writer at a time"
-            ) from error
-
-    def release(self) -> None:
-        """Let others open the log."""
-        # A forked child shares the lock; only its owner may end it, and then for the child too.
-        if self._pid == os.getpid():
-            if sys.platform == "win32":
-                os.lseek(self._fd, 0, os.SEEK_SET)
-                msvcrt.locking(self._fd, msvcrt.LK_UNLCK, 1)
-            else:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
-        os.close(self._fd)

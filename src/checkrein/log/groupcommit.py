@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from checkrein.errors import LogError
+from checkrein.errors import CheckreinError, LogError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
+
+    from checkrein.log.ledgers import Committed
 
 MAX_BATCH: Final = 8 << 20
 """Bytes of entries in one commit, but for the last ticket in it."""
@@ -60,7 +61,7 @@ class GroupCommit:
             the signed head after the last, and their leaf hashes. Never called twice at a time.
     """
 
-    def __init__(self, commit: Callable[[list[bytes]], tuple[int, str, list[bytes]]]) -> None:
+    def __init__(self, commit: Callable[[list[bytes]], Committed]) -> None:
         self._commit = commit
         self._lock = threading.Lock()
         self._waiting: deque[Ticket] = deque()
@@ -95,29 +96,6 @@ class GroupCommit:
             leads = self._line_up(tickets[-1])
         self._wait(tickets[-1], leads=leads)
         return tickets
-
-    @contextmanager
-    def alone(self) -> Generator[None]:
-        """Keep commits away for a while; what raises inside fails the queue.
-
-        Raises:
-            LogError: the queue failed before.
-        """
-        ticket = Ticket()
-        with self._lock:
-            leads = self._line_up(ticket)
-        if not leads:
-            self._await_gate(ticket)
-        if self.failure:
-            raise LogError(self.failure)
-        try:
-            yield
-        except BaseException as error:
-            self._fail(error)
-            raise
-        with self._lock:
-            self._waiting.remove(ticket)
-            self._hand_over()
 
     def _line_up(self, ticket: Ticket) -> bool:
         """Add *ticket* to the waiting; tell whether it leads at once. The caller has the lock."""
@@ -190,7 +168,7 @@ class GroupCommit:
         return entries, tickets
 
     def _fail(self, error: BaseException) -> None:
-        reason = str(error) if isinstance(error, LogError) else type(error).__name__
+        reason = str(error) if isinstance(error, CheckreinError) else type(error).__name__
         with self._lock:
             self.failure = f"the log failed and takes nothing until it is opened anew: {reason}"
             self.refusal = self.failure
@@ -203,8 +181,9 @@ class GroupCommit:
 
 def _split(entries: list[bytes]) -> list[Ticket]:
     tickets = [Ticket()]
-    if sum(map(len, entries)) <= _MAX_TICKET:  # nearly always
-        tickets[0].entries, tickets[0].size = entries, sum(map(len, entries))
+    size = sum(map(len, entries))
+    if size <= _MAX_TICKET:  # nearly always
+        tickets[0].entries, tickets[0].size = entries, size
         return tickets
     for entry in entries:
         if tickets[-1].size > _MAX_TICKET:

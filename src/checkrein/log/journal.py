@@ -2,14 +2,15 @@
 
 The file is a row of frames, one per commit, all integers big endian::
 
-    "ALJ1" | u32 length | u32 crc32 | u64 first | u32 count | bundle[count] | note
-                                      `------------- length bytes, crc32 over them -------------'
+    "ALJ2" | u32 length | u32 crc32 | u64 first | u32 n | u32 m | bundle[n] | openings[m] | note
+                                      `------------ length bytes, crc32 over them -------------'
 
 ``first`` is the index of the first entry, ``bundle`` holds at least one entry
 as in an entry bundle (see `checkrein.log.tiles`; here without limit of 256),
-and ``note`` is the signed head of the log after these entries. A frame is
-shorter than 16 MiB. It is written with one ``pwrite`` and one ``fdatasync``:
-entries and signed head become durable together.
+``openings`` has room for what entries are committed to and do not show, and is
+empty as yet, and ``note`` is the signed head of the log after these entries. A
+frame is shorter than 64 MiB. It is written with one ``pwrite`` and one
+``fdatasync``: entries, openings and signed head become durable together.
 
 How a journal is read:
 
@@ -24,30 +25,36 @@ How a journal is read:
 
 A journal begins at the published head, or before it where a crash came between
 publication and the new journal; it never begins behind it.
+
+Several processes append to one journal, each while it holds the log's lock. Who
+gets the lock first reads what others have appended since, and what they have
+replaced. A frame whose sync failed is taken off again before the lock is given
+back, so that nobody builds on entries that may not be on the disk.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from checkrein.errors import LogError, TamperedError
+from checkrein.errors import LogError, RollbackError, TamperedError
 from checkrein.log.checkpoint import Checkpoint
-from checkrein.log.disk import Disk, as_log_error, read_file
+from checkrein.log.disk import Disk, as_log_error
 from checkrein.log.tiles import decode_bundle, encode_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MAGIC: Final = b"ALJ1"
+_MAGIC: Final = b"ALJ2"
 _HEAD: Final = struct.Struct(">4sII")
-_BODY: Final = struct.Struct(">QI")
-_MAX_LENGTH: Final = (16 << 20) - 1
+_BODY: Final = struct.Struct(">QII")
+_MAX_LENGTH: Final = (64 << 20) - 1
 
 Check = Callable[[bytes], Checkpoint]
 """Opens a signed head of this log; raises `TamperedError` for any other note."""
@@ -59,6 +66,7 @@ class Frame:
 
     first: int
     entries: list[bytes]
+    openings: bytes
     note: bytes
     head: Checkpoint
     stop: int
@@ -89,14 +97,22 @@ class Scan:
 class _Raw(NamedTuple):
     first: int
     bundle: bytes
+    openings: bytes
     note: bytes
     stop: int
 
 
-def encode_frame(first: int, entries: list[bytes], note: str) -> bytes:
-    """Return the bytes of a frame."""
+def encode_frame(first: int, entries: list[bytes], note: str, openings: bytes = b"") -> bytes:
+    """Return the bytes of a frame.
+
+    Raises:
+        LogError: it would be too long.
+    """
     bundle = encode_bundle(entries)
-    body = _BODY.pack(first, len(bundle)) + bundle + note.encode()
+    start = _BODY.pack(first, len(bundle), len(openings))
+    body = b"".join((start, bundle, openings, note.encode()))
+    if len(body) > _MAX_LENGTH:
+        raise LogError(f"one commit has at most {_MAX_LENGTH} bytes; append less at once")
     return _HEAD.pack(_MAGIC, len(body), zlib.crc32(body)) + body
 
 
@@ -139,15 +155,16 @@ def _frame_at(data: bytes, offset: int) -> _Raw | None:
         return None
     if zlib.crc32(memoryview(data)[start:stop]) != crc:
         return None
-    first, count = _BODY.unpack_from(data, start)
-    middle = start + _BODY.size + count
-    return _Raw(first, data[start + _BODY.size : middle], data[middle:stop], stop)
+    first, count, more = _BODY.unpack_from(data, start)
+    here = start + _BODY.size
+    middle, end = here + count, here + count + more
+    return _Raw(first, data[here:middle], data[middle:end], data[end:stop], stop)
 
 
 def _open(raw: _Raw, check: Check) -> Frame:
     entries = decode_bundle(raw.bundle)
     head = check(raw.note)
-    frame = Frame(raw.first, entries, raw.note, head, raw.stop)
+    frame = Frame(raw.first, entries, raw.openings, raw.note, head, raw.stop)
     if not entries or head.size != frame.end:
         raise TamperedError("its head has another size", where="journal")
     return frame
@@ -164,8 +181,15 @@ def _is_followed(data: bytes, offset: int, check: Check) -> bool:
     return False
 
 
+class News(NamedTuple):
+    """What the file has that was not read before: *data*, from the start if *anew*."""
+
+    anew: bool
+    data: bytes
+
+
 class Journal:
-    """The open journal of a writer.
+    """The open journal of a writer; who calls its methods holds the log's lock.
 
     Args:
         path: the file, created if missing.
@@ -173,51 +197,76 @@ class Journal:
 
     After a failed write or sync nothing can be known about what is on the disk:
     the journal takes no more frames, and a new one reads the file again.
+
+    Attributes:
+        size: the bytes that were read or written, all of them whole frames.
     """
 
     def __init__(self, path: Path, disk: Disk) -> None:
         self._path, self._disk = path, disk
         self._fd = disk.open(path)
-        self._failed = False
+        self._failed = self._seen = False
         self.size = 0
 
-    def recover(self, check: Check) -> Scan:
-        """Read the file, and cut off a torn frame.
+    def news(self) -> News | None:
+        """Return what others did to the file since it was last looked at.
+
+        Raises:
+            LogError: it cannot be read.
+            RollbackError: it is gone, or shorter than it was.
+        """
+        with as_log_error("reading the journal"):
+            try:
+                there, here = os.stat(self._path), os.fstat(self._fd)
+            except FileNotFoundError:
+                raise RollbackError("the journal is gone", where=str(self._path)) from None
+            anew = not self._seen
+            if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+                self._reopen()
+                anew = True
+            if there.st_size < self.size:
+                raise RollbackError("the journal was cut back", where=str(self._path))
+            if there.st_size == self.size and not anew:
+                return None
+            self._seen = True
+            return News(anew, self._disk.read_at(self._fd, there.st_size - self.size, self.size))
+
+    def accept(self, found: Scan) -> None:
+        """Take over what was found in the news: count its frames, and cut off a torn one.
 
         Raises:
             TamperedError: a frame was changed.
-            LogError: the file cannot be read or cut.
+            LogError: the file cannot be cut.
         """
-        found = scan(read_file(self._path) or b"", check)
         if found.broken:
             raise TamperedError(f"journal: {found.broken}", where=str(self._path))
+        self.size += found.stop
         if found.torn:
             with as_log_error("cutting a torn frame off the journal"):
-                os.ftruncate(self._fd, found.stop)
+                os.ftruncate(self._fd, self.size)
                 self._disk.sync(self._fd)
-        self.size = found.stop
-        return found
 
-    def append(self, frame: bytes) -> None:
-        """Append *frame* and return when it is on the disk.
+    def append(self, frame: bytes, *, sync: bool = True) -> None:
+        """Append *frame* and return when it is on the disk, or without *sync* in its cache.
 
         Raises:
             LogError: it is not, or a former one was not.
         """
         if self._failed:
             raise LogError("the journal failed before; open the log again")
+        doing = "written"
         try:
             self._disk.write_at(self._fd, frame, self.size)
-        except OSError as error:
+            doing = "synced"
+            if sync:
+                self._disk.sync(self._fd)
+        except BaseException as error:
             self._failed = True
             with suppress(OSError):
                 os.ftruncate(self._fd, self.size)
-            raise LogError(f"the journal could not be written: {error.strerror}") from error
-        try:
-            self._disk.sync(self._fd)
-        except OSError as error:
-            self._failed = True
-            raise LogError(f"the journal could not be synced: {error.strerror}") from error
+            if isinstance(error, OSError):
+                raise LogError(f"the journal could not be {doing}: {error.strerror}") from error
+            raise
         self.size += len(frame)
 
     def restart(self, start: int) -> None:
@@ -226,16 +275,23 @@ class Journal:
         Raises:
             LogError: that failed; the journal takes no more frames.
         """
-        try:
-            rest = (read_file(self._path) or b"")[start : self.size]
+        failed, self._failed = self._failed, True
+        with as_log_error("making a new journal"):
+            rest = self._disk.read_at(self._fd, self.size - start, start)
+            if sys.platform == "win32":  # a file that is open cannot be replaced there
+                self.close()
             self._disk.write_files({self._path: rest})
-            fd = self._disk.open(self._path)
-        except OSError as error:
-            self._failed = True
-            raise LogError(f"a new journal could not be made: {error.strerror}") from error
-        os.close(self._fd)
-        self._fd, self.size = fd, len(rest)
+            self._reopen()
+        self._failed, self.size = failed, len(rest)
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _reopen(self) -> None:
+        # Opened before the other is closed: as long as that is open, its number is not used again.
+        fd = self._disk.open(self._path)
+        self.close()
+        self._fd, self.size = fd, 0

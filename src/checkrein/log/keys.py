@@ -4,6 +4,7 @@ r"""Where the private keys of logs live: with the user, never with the log.
 
     <data>/keys/<id>.skey     the private key text, mode 0600
     <data>/keys/<id>.vkey     the public key text
+    <data>/heads/<id>         the last head that was signed, see `checkrein.log.pins`
     <id>                      the first 32 hex digits of SHA-256(origin)
 
 ``<data>`` is ``$CHECKREIN_DATA``, else ``~/Library/Application Support/checkrein``
@@ -25,13 +26,19 @@ from hashlib import sha256
 from pathlib import Path
 
 from checkrein.errors import ConfigurationError
+from checkrein.log.cosignature import ED25519, CosigningKey
 from checkrein.log.disk import Disk, as_log_error
 from checkrein.log.note import Ed25519Signer, parse_vkey
 
 
 def key_path(origin: str) -> Path:
     """Return the place of the private key for the log *origin*."""
-    return _data_directory() / "keys" / f"{sha256(origin.encode()).hexdigest()[:32]}.skey"
+    return _data_directory() / "keys" / f"{_id(origin)}.skey"
+
+
+def head_path(origin: str) -> Path:
+    """Return the place of the last head that this user's writers of *origin* signed."""
+    return _data_directory() / "heads" / _id(origin)
 
 
 def new_key(origin: str, path: Path | None = None) -> Ed25519Signer:
@@ -45,28 +52,27 @@ def new_key(origin: str, path: Path | None = None) -> Ed25519Signer:
         ConfigurationError: *origin* is no name, or there is a key already.
         LogError: the file cannot be written.
     """
-    path = path or key_path(origin)
-    public = path.with_suffix(".vkey")
-    if public == path:
-        raise ConfigurationError(
-            f"{path} is the name of a public key; give the private one another, "
-            f"{path.with_suffix('.skey').name} for example"
-        )
     signer = Ed25519Signer.generate(origin)
-    with as_log_error(f"creating the key {path}"):
-        Disk().make_directory(path.parent)
-        try:
-            # The private key first: a public one alone would stand for nobody.
-            _create(path, signer.private_text())
-            _create(public, signer.vkey)
-        except FileExistsError as error:
-            if error.filename == str(public):
-                path.unlink()
-            raise ConfigurationError(
-                f"there is a key for {origin} already: a log of that name exists, or existed. "
-                f"Choose another origin; if that log never held an entry, remove {error.filename}"
-            ) from None
+    path = path or key_path(origin)
+    _create_pair(path, signer.private_text(), signer.vkey)
     return Ed25519Signer.from_text(signer.private_text(), path)
+
+
+def new_cosigning_key(name: str, path: Path, kind: int = ED25519) -> CosigningKey:
+    """Create the key of a witness, or the second key of a log.
+
+    Args:
+        name: the witness's name; for a log's second key, of kind ML-DSA-44, its origin.
+        path: where to put it; ends in ``.skey``. The public key is put beside it.
+        kind: a type of `checkrein.log.cosignature`.
+
+    Raises:
+        ConfigurationError: *name* is no name, or there is a key already.
+        LogError: the file cannot be written.
+    """
+    key = CosigningKey.generate(name, kind)
+    _create_pair(path, key.private_text(), key.vkey)
+    return CosigningKey.from_text(key.private_text(), path)
 
 
 def load_signer(path: str | os.PathLike[str]) -> Ed25519Signer:
@@ -76,17 +82,17 @@ def load_signer(path: str | os.PathLike[str]) -> Ed25519Signer:
         ConfigurationError: it is missing, no key, or others may read it.
     """
     path = Path(path)
-    try:
-        with path.open(encoding="utf-8") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read()
-    except (OSError, UnicodeError) as error:
-        raise ConfigurationError(f"the private key {path} cannot be read") from error
-    if sys.platform != "win32" and stat.S_IMODE(mode) & 0o077:
-        raise ConfigurationError(
-            f"others than its owner may use the private key {path}; mend it with: chmod 600 {path}"
-        )
-    return Ed25519Signer.from_text(text.removesuffix("\n"), path)
+    return Ed25519Signer.from_text(_read_secret(path), path)
+
+
+def load_cosigning_key(path: str | os.PathLike[str]) -> CosigningKey:
+    """Read the private key file of a witness, or of a log's second key.
+
+    Raises:
+        ConfigurationError: it is missing, no such key, or others may read it.
+    """
+    path = Path(path)
+    return CosigningKey.from_text(_read_secret(path), path)
 
 
 def default_signer_for(origin: str, *, create: bool) -> Ed25519Signer:
@@ -131,17 +137,59 @@ def known_verifier(origin: str) -> str | None:
     return text
 
 
-def refuse_inside(path: Path, directory: Path) -> None:
-    """Refuse a key that lies in the log's own directory.
+def refuse_inside(path: Path, directory: Path, what: str = "the private key") -> None:
+    """Refuse a key, or whatever *what* is, that lies in the log's own directory.
 
     Raises:
         ConfigurationError: it does.
     """
     if path.resolve().is_relative_to(directory.resolve()):
         raise ConfigurationError(
-            f"the private key {path} lies in the log's directory {directory}: whoever changes "
+            f"{what} {path} lies in the log's directory {directory}: whoever changes "
             "the log could sign the change. Keep it elsewhere (CHECKREIN_DATA, or signer=)"
         )
+
+
+def _id(origin: str) -> str:
+    return sha256(origin.encode()).hexdigest()[:32]
+
+
+def _create_pair(path: Path, private: str, public: str) -> None:
+    """Write both halves of a new key, the private one at *path*, and overwrite nothing."""
+    beside = path.with_suffix(".vkey")
+    if beside == path:
+        raise ConfigurationError(
+            f"{path} is the name of a public key; give the private one another, "
+            f"{path.with_suffix('.skey').name} for example"
+        )
+    with as_log_error(f"creating the key {path}"):
+        Disk().make_directory(path.parent)
+        try:
+            # The private key first: a public one alone would stand for nobody.
+            _create(path, private)
+            _create(beside, public)
+        except FileExistsError as error:
+            if error.filename == str(beside):
+                path.unlink()
+            name = public.partition("+")[0]
+            raise ConfigurationError(
+                f"there is a key for {name} already: a log of that name exists, or existed. Choose "
+                f"another origin; if nothing was ever signed with it, remove {error.filename}"
+            ) from None
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read()
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(f"the private key {path} cannot be read") from error
+    if sys.platform != "win32" and stat.S_IMODE(mode) & 0o077:
+        raise ConfigurationError(
+            f"others than its owner may use the private key {path}; mend it with: chmod 600 {path}"
+        )
+    return text.removesuffix("\n")
 
 
 def _create(path: Path, text: str) -> None:

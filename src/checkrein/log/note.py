@@ -1,12 +1,13 @@
-r"""Signed notes (C2SP signed-note v1), with Ed25519 and nothing else.
+r"""Signed notes (C2SP signed-note v1), and their Ed25519 signatures.
 
 ::
 
     note       text "\n" line+          text ends with "\n"; split at the last empty line
-    line       "— " name " " base64(id[4] || signature[64]) "\n"     the dash is U+2014
-    id         SHA-256(name || 0x0A || 0x01 || public key[32])[0:4]
-    vkey       name "+" hex(id) "+" base64(0x01 || public key[32])
-    skey       "PRIVATE+KEY+" name "+" hex(id) "+" base64(0x01 || seed[32])
+    line       "— " name " " base64(id[4] || signature) "\n"     the dash is U+2014
+    id         SHA-256(name || 0x0A || type || public key)[0:4]
+    vkey       name "+" hex(id) "+" base64(type || public key)
+    skey       "PRIVATE+KEY+" name "+" hex(id) "+" base64(type || seed[32])
+    type       0x01, Ed25519 over the text: public key[32], signature[64]
 
 A note is UTF-8, at most 64 KiB, without control characters but "\n". A name is
 not empty and has neither a space nor a "+". Base64 is padded, and only its one
@@ -14,7 +15,8 @@ canonical spelling is read: decoded text is encoded again and compared.
 
 A signature by a name and id that nobody asked for is ignored; one by a known
 key that does not verify refuses the whole note; so does the lack of any by a
-known key. The signature covers the text with its last "\n".
+known key. The signature covers the text with its last "\n". The other types that
+are known, 0x04 and 0x06, are in `checkrein.log.cosignature`.
 """
 
 from __future__ import annotations
@@ -35,9 +37,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_NOTE: Final = 64 * 1024
-_ED25519: Final = b"\x01"
+ED25519: Final = 0x01
+PRIVATE: Final = "PRIVATE+KEY+"
+_SIGNATURE_SIZES: Final = {ED25519: 64, 0x04: 72, 0x06: 2428}
 _DASH: Final = "— "
-_PRIVATE: Final = "PRIVATE+KEY+"
 
 
 class Signer(Protocol):
@@ -54,8 +57,35 @@ class Signer(Protocol):
         ...
 
     def sign(self, message: bytes) -> bytes:
-        """Return the 64 bytes of the Ed25519 signature over *message*."""
+        """Return the signature over *message*; Ed25519's has 64 bytes."""
         ...
+
+
+class NoteVerifier(Protocol):
+    """Who tells whether a signature line is good: a `Verifier`, a ``Cosigner``."""
+
+    @property
+    def name(self) -> str:
+        """The key's name."""
+        ...
+
+    @property
+    def key_id(self) -> bytes:
+        """The key's id."""
+        ...
+
+    def verifies(self, message: bytes, signature: bytes) -> bool:
+        """Tell whether *signature* is this key's signature over the text *message*."""
+        ...
+
+
+class KeyText(NamedTuple):
+    """The parts of a key text; what the id is worth has yet to be checked."""
+
+    name: str
+    key_id: bytes
+    kind: int
+    material: bytes
 
 
 class Signature(NamedTuple):
@@ -103,19 +133,25 @@ class Ed25519Signer:
         True
     """
 
-    __slots__ = ("_key", "name", "path", "vkey")
+    __slots__ = ("_key", "name", "passing", "path", "vkey")
 
     def __init__(self, name: str, seed: bytes, path: Path | None = None) -> None:
         if not is_name(name):
             raise ConfigurationError("a key name is not empty and has neither spaces nor '+'")
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
-        self.name, self.path = name, path
-        self.vkey = _key_text(name, self._key.public_key().public_bytes_raw())
+        self.name, self.path, self.passing = name, path, False
+        self.vkey = key_text(name, ED25519, self._key.public_key().public_bytes_raw())
 
     @classmethod
     def generate(cls, name: str) -> Ed25519Signer:
-        """Return a signer with a new random key."""
-        return cls(name, Ed25519PrivateKey.generate().private_bytes_raw())
+        """Return a signer with a new random key, which ends with the process unless it is kept.
+
+        A log that is written with this very object has no memory of its own head outside of
+        its directory; one that is written with the key from a file or a text has.
+        """
+        signer = cls(name, Ed25519PrivateKey.generate().private_bytes_raw())
+        signer.passing = True
+        return signer
 
     @classmethod
     def from_text(cls, text: str, path: Path | None = None) -> Ed25519Signer:
@@ -124,8 +160,8 @@ class Ed25519Signer:
         Raises:
             ConfigurationError: the text is not a private key of this form.
         """
-        if text.startswith(_PRIVATE):
-            name, key_id, seed = _parse_key(text.removeprefix(_PRIVATE), "private")
+        if text.startswith(PRIVATE):
+            name, key_id, seed = _parse_key(text.removeprefix(PRIVATE), "private")
             signer = cls(name, seed, path)
             if key_id == _id_of_vkey(signer):
                 return signer
@@ -137,8 +173,8 @@ class Ed25519Signer:
 
     def private_text(self) -> str:
         """Return the secret key as text; whoever has it can sign as this log."""
-        head = f"{_PRIVATE}{self.name}+{_id_of_vkey(self).hex()}+"
-        return head + _encode(_ED25519 + self._key.private_bytes_raw())
+        public = self._key.public_key().public_bytes_raw()
+        return PRIVATE + key_text(self.name, ED25519, public, self._key.private_bytes_raw())
 
     def __repr__(self) -> str:
         return f"Ed25519Signer({self.vkey!r})"
@@ -151,7 +187,7 @@ def parse_vkey(text: str) -> Verifier:
         ConfigurationError: the text is not an Ed25519 verifier key in its one spelling.
     """
     name, key_id, raw = _parse_key(text, "verifier")
-    if text != _key_text(name, raw):
+    if text != key_text(name, ED25519, raw):
         raise ConfigurationError("the id in the verifier key is not the one of its key")
     return Verifier(name, key_id, text, Ed25519PublicKey.from_public_bytes(raw))
 
@@ -164,18 +200,30 @@ def sign_note(text: str, *signers: Signer) -> str:
         signers: at least one.
 
     Raises:
-        LogError: a signer gave something that is no Ed25519 signature.
+        LogError: a signer gave something that is no signature of its key's type.
     """
-    message, lines = text.encode(), [text, "\n"]
-    for signer in signers:
-        signature = signer.sign(message)
-        if len(signature) != 64:
-            raise LogError(f"the signer {signer.name} gave {len(signature)} bytes instead of 64")
-        lines.append(f"{_DASH}{signer.name} {_encode(_id_of_vkey(signer) + signature)}\n")
-    return "".join(lines)
+    message = text.encode()
+    return "".join([text, "\n", *(_sign_line(message, signer) for signer in signers)])
 
 
-def open_note(note: bytes | str, verifiers: Iterable[Verifier]) -> str:
+def add_signatures(note: str, *signers: Signer) -> str:
+    """Return *note* with further signatures; those that it has are kept, **unverified**.
+
+    Args:
+        note: a signed note.
+        signers: who signs its text as well.
+
+    Raises:
+        TamperedError: malformed, or too long with the signatures added.
+        LogError: a signer gave something that is no signature of its key's type.
+    """
+    message = split_note(note)[0].encode()
+    more = "".join([note, *(_sign_line(message, signer) for signer in signers)])
+    split_note(more)
+    return more
+
+
+def open_note(note: bytes | str, verifiers: Iterable[NoteVerifier]) -> str:
     """Return the text of *note* if a known key signed it.
 
     Args:
@@ -216,9 +264,25 @@ def split_note(note: bytes | str) -> tuple[str, list[Signature]]:
     if any(letter < " " and letter != "\n" for letter in whole):
         raise _malformed("has control characters")
     text, gap, tail = whole.rpartition("\n\n")
-    if not gap or not tail.endswith("\n"):
+    if not gap:
         raise _malformed("has no signature lines")
-    return text + "\n", [_parse_line(line) for line in tail[:-1].split("\n")]
+    return text + "\n", split_lines(tail)
+
+
+def split_lines(lines: str) -> list[Signature]:
+    """Return the signatures in one or more signature lines, **unverified**.
+
+    Raises:
+        TamperedError: malformed.
+    """
+    if not lines.endswith("\n"):
+        raise _malformed("has no signature lines")
+    return [_parse_line(line) for line in lines[:-1].split("\n")]
+
+
+def signature_line(signature: Signature) -> str:
+    """Return the line of *signature*, as it stands in a note."""
+    return f"{_DASH}{signature.name} {_encode(signature.key_id + signature.signature)}\n"
 
 
 def is_name(name: str) -> bool:
@@ -248,19 +312,46 @@ def _parse_line(line: str) -> Signature:
     return Signature(name, data[:4], data[4:])
 
 
-def _parse_key(text: str, kind: str) -> tuple[str, bytes, bytes]:
+def split_key(text: str) -> KeyText | None:
+    """Return the parts of a key text of any type, or None if it is not in its one spelling.
+
+    A private key text comes here without its first words.
+    """
     name, _, rest = text.partition("+")
     key_id, _, encoded = rest.partition("+")
     data = decode_base64(encoded)
     plain_id = len(key_id) == 8 and set(key_id) <= set("0123456789abcdef")
-    if not is_name(name) or not plain_id or data is None or len(data) != 33 or data[:1] != _ED25519:
+    if not is_name(name) or not plain_id or not data:
+        return None
+    return KeyText(name, bytes.fromhex(key_id), data[0], data[1:])
+
+
+def key_text(name: str, kind: int, public: bytes, secret: bytes | None = None) -> str:
+    """Return the text of a key.
+
+    Args:
+        name: the key's name.
+        kind: the signature type.
+        public: the public key, from which the id is made.
+        secret: what the text holds instead of it, behind the same id.
+    """
+    key_id = sha256(name.encode() + b"\n" + bytes([kind]) + public).digest()[:4]
+    return f"{name}+{key_id.hex()}+{_encode(bytes([kind]) + (secret or public))}"
+
+
+def _parse_key(text: str, kind: str) -> tuple[str, bytes, bytes]:
+    key = split_key(text)
+    if key is None or key.kind != ED25519 or len(key.material) != 32:
         raise ConfigurationError(f"this is not an Ed25519 {kind} key text (name+id+key)")
-    return name, bytes.fromhex(key_id), data[1:]
+    return key.name, key.key_id, key.material
 
 
-def _key_text(name: str, public: bytes) -> str:
-    key_id = sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]
-    return f"{name}+{key_id.hex()}+{_encode(_ED25519 + public)}"
+def _sign_line(message: bytes, signer: Signer) -> str:
+    signature, key = signer.sign(message), split_key(signer.vkey)
+    size = 0 if key is None else _SIGNATURE_SIZES.get(key.kind, 0)
+    if len(signature) != size:
+        raise LogError(f"the signer {signer.name} gave {len(signature)} bytes instead of {size}")
+    return signature_line(Signature(signer.name, _id_of_vkey(signer), signature))
 
 
 def _id_of_vkey(signer: Signer) -> bytes:

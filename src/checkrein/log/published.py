@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from checkrein.errors import TamperedError
 from checkrein.log.disk import Disk, read_file
-from checkrein.log.merkle import HASH_SIZE, leaf_hashes
+from checkrein.log.merkle import HASH_SIZE, Frontier, leaf_hashes
 from checkrein.log.tiles import (
     ENTRIES,
     WIDTH,
@@ -78,7 +78,6 @@ class Published:
         self._directory, self._disk = directory, disk
         number, width = divmod(head.size, WIDTH)
         self._edge = Edge.load(head.size, partial(read_items, directory))
-        self.tree = self._edge.frontier()
         if self.tree.root() != head.root:
             raise TamperedError("the tiles do not add up to the published head", where="tile")
         self._bundle = read_items(directory, ENTRIES, number, width) if width else []
@@ -90,6 +89,11 @@ class Published:
     def size(self) -> int:
         """How many entries are published."""
         return self._edge.size
+
+    @property
+    def tree(self) -> Frontier:
+        """The tree over them."""
+        return self._edge.frontier()
 
     def publish(self, entries: list[bytes], leaves: list[bytes], note: str) -> None:
         """Write tiles and bundles for further entries, then the signed head over all.
