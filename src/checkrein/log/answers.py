@@ -65,6 +65,11 @@ class Answers:
             raise LogError(f"the log has no decision about a call {call!r}")
         self._first, self._last = decided[0], decided[-1]
         self._run = _text(self._last, "run")
+        kin = _Kin()
+        for one in self._events:
+            kin.learn(one)
+        # The run of the call, those it went on with, and those it was inside of.
+        self._line = kin.line(self._run)
 
     @classmethod
     def about(cls, call: str, read: Callable[[], Iterable[Event]]) -> Answers:
@@ -77,13 +82,7 @@ class Answers:
         Raises:
             LogError: the log has no decision about such a call.
         """
-        kin = _Kin()
-        runs: set[str] = set()
-        for event in read():
-            kin.learn(event)
-            if event.get("call") == call and _text(event, "type") in _DECISIONS:
-                runs.add(_text(event, "run"))
-        family = kin.of(runs)
+        family = runs_about(call, read())
         return cls(call, (one for one in read() if _text(one, "run") in family))
 
     def explain(self) -> dict[str, Any]:
@@ -92,11 +91,10 @@ class Answers:
 
     def who(self) -> dict[str, Any]:
         """Q1: the agent, the runs it acted inside of, the grants, and the user's own words."""
-        line = self._line()
-        opened = [one for run in line for one in self._of(run, "run.opened")]
+        opened = [one for run in self._line for one in self._of(run, "run.opened")]
         words = [
             _text(one, "text")
-            for run in line
+            for run in self._line
             for one in self._of(run, "instruction")
             if self._before(one)
         ]
@@ -104,7 +102,7 @@ class Answers:
             "agent": _text(self._last, "agent"),
             "run": self._run,
             "on_behalf_of": [_text(one, "agent") for one in opened if one.get("run") != self._run],
-            "runs": line,
+            "runs": list(self._line),
             "within": _text(self._last, "parent"),
             "grants": self._last.get("grants", []),
             "holders": [key for one in opened for key in _list(one, "holders")],
@@ -132,7 +130,7 @@ class Answers:
 
     def context(self) -> list[dict[str, Any]]:
         """Q3: the untrusted sources that were read before, each with the call that read it."""
-        line = set(self._line())
+        line = set(self._line)
         return [
             {"sources": sources, "call": _text(one, "call"), "entry": _text(one, "type")}
             for one in self._events
@@ -151,7 +149,7 @@ class Answers:
             "grants": self._last.get("grants", []),
             "permissions": [
                 text
-                for run in self._line()
+                for run in self._line
                 for one in self._of(run, "run.opened")
                 for text in _list(one, "permissions")
             ],
@@ -207,7 +205,7 @@ class Answers:
         opened = self._of(self._run, "run.opened")
         prompts = [
             _text(one, "digest")
-            for run in self._line()
+            for run in self._line
             for one in self._of(run, "prompt")
             if self._before(one)
         ]
@@ -227,15 +225,23 @@ class Answers:
         """Say whether an entry was written before the decision; the log is in order."""
         return self._places[id(event)] <= self._places[id(self._last)]
 
-    def _line(self) -> list[str]:
-        """Return the run of the call, those it went on with, and those it was inside of."""
-        kin = _Kin()
-        for one in self._events:
-            kin.learn(one)
-        return kin.line(self._run)
-
     def _answers(self) -> list[Event]:
         return [one for one in self._own if one.get("type") == "confirmation.answered"]
+
+
+def runs_about(call: str, events: Iterable[Event]) -> set[str]:
+    """Return the ids of the runs whose entries the answers about *call* are drawn from.
+
+    These are the runs that decided about it, those around and inside of them, and those that
+    they go on with; none, if there is no decision about such a call.
+    """
+    kin = _Kin()
+    runs: set[str] = set()
+    for event in events:
+        kin.learn(event)
+        if event.get("call") == call and _text(event, "type") in _DECISIONS:
+            runs.add(_text(event, "run"))
+    return kin.of(runs)
 
 
 class _Kin:
