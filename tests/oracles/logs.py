@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checkrein.log.audit import AuditLog
+from checkrein.log.directory import DirectoryLedger
 from checkrein.log.disk import Disk
-from checkrein.log.merkle import HashReader, fold
+from checkrein.log.merkle import HashReader
 from checkrein.log.note import Ed25519Signer
-from checkrein.log.published import read_items
-from checkrein.log.tiles import ENTRIES, WIDTH
+from checkrein.log.tilereader import TileReader
 
 ORIGIN = "example.com/checkrein-test"
 SIZES = (1, 2, 3, 255, 256, 257, 600, 70_000)
@@ -61,7 +61,7 @@ class Grown(NamedTuple):
 
 def open_log(place: Path, signer: Ed25519Signer) -> AuditLog:
     """Open or start a log that does not wait for the disk."""
-    return AuditLog(place, signer, None, QuickDisk())
+    return AuditLog(DirectoryLedger(place, signer, None, QuickDisk()))
 
 
 def grow(place: Path, sizes: tuple[int, ...] = SIZES, signer: Ed25519Signer | None = None) -> Grown:
@@ -85,17 +85,9 @@ def files(directory: Path) -> list[Path]:
 
 def entry(directory: Path, index: int, size: int) -> bytes:
     """Return entry *index* of the log of *size* entries."""
-    number, offset = divmod(index, WIDTH)
-    return read_items(directory, ENTRIES, number, min(WIDTH, size - number * WIDTH))[offset]
+    return TileReader(directory, size).entry(index)
 
 
 def tile_reader(directory: Path, size: int) -> HashReader:
     """Return a reader of the hashes in the tiles of the log of *size* entries."""
-
-    def read(height: int, index: int) -> bytes:
-        level, rest = divmod(height, 8)
-        number, offset = divmod(index << rest, WIDTH)
-        width = min(WIDTH, (size >> 8 * level) - number * WIDTH)
-        return fold(read_items(directory, level, number, width)[offset : offset + (1 << rest)])
-
-    return read
+    return TileReader(directory, size)

@@ -3,6 +3,8 @@
 //	verifier log VKEY DIRECTORY [OLDER-CHECKPOINT ...]
 //	verifier proofs VKEY DIRECTORY                 claims on standard input, as JSON
 //	verifier cosigned VKEY WITNESS-VKEY DIRECTORY
+//	verifier receipt VKEY RECEIPT RECORD           files; see receipts.go
+//	verifier consistency VKEY PROOF OLDER-CHECKPOINT
 //	verifier sign PRIVATE-KEY                      a text on standard input
 //
 // It prints what holds and ends with 0, or prints what does not and ends with 1.
@@ -49,6 +51,10 @@ func run(args []string) (string, error) {
 		return checkProofs(args[1], args[2])
 	case len(args) == 4 && args[0] == "cosigned":
 		return checkCosigned(args[1], args[2], args[3])
+	case len(args) == 4 && args[0] == "receipt":
+		return checkReceipt(args[1], args[2], args[3])
+	case len(args) == 4 && args[0] == "consistency":
+		return checkConsistency(args[1], args[2], args[3])
 	case len(args) == 2 && args[0] == "sign":
 		return sign(args[1])
 	}
@@ -79,11 +85,16 @@ func checkLog(vkey, directory string, older []string) (string, error) {
 
 // openCheckpoint returns the tree that the note at path promises, if the key signed it under its name.
 func openCheckpoint(vkey, path string) (tlog.Tree, error) {
-	verifier, err := note.NewVerifier(vkey)
+	signed, err := os.ReadFile(path)
 	if err != nil {
 		return tlog.Tree{}, err
 	}
-	signed, err := os.ReadFile(path)
+	return openNote(vkey, signed)
+}
+
+// openNote returns the tree that a note promises, if the key signed it under its name.
+func openNote(vkey string, signed []byte) (tlog.Tree, error) {
+	verifier, err := note.NewVerifier(vkey)
 	if err != nil {
 		return tlog.Tree{}, err
 	}

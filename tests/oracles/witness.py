@@ -58,6 +58,11 @@ class Witness:
         self._process.communicate()
         raise RuntimeError(f"the witness did not start: {said}")
 
+    @property
+    def url(self) -> str:
+        """Where it is asked."""
+        return f"http://127.0.0.1:{self._port}"
+
     def add(self, old: int, proof: Sequence[bytes], note: str) -> Answer:
         """Send a checkpoint (C2SP tlog-witness, ``add-checkpoint``)."""
         lines = [f"old {old}\n", *(base64.b64encode(h).decode() + "\n" for h in proof), "\n", note]
