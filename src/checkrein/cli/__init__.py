@@ -4,6 +4,7 @@ It is an extra, since a library that guards agents should not bring a terminal
 along. ``app`` declares the commands, ``logs`` reads and verifies logs,
 ``screen`` prints, ``demo`` is the story that can be tried out. ``inbox`` declares the
 commands for people who answer; ``answers`` does what they say, ``watching`` is live.
+``witnessing`` runs a witness of logs, and asks witnesses.
 
 Exit codes: 0 for good, 1 for "looked at, and not good", 2 for "could not look".
 """

@@ -81,7 +81,8 @@ def found(inbox: Inbox, id: str, *, digest: str = "") -> Case:  # noqa: A002 (by
 
 def list_open(inbox: Inbox, *, as_json: bool) -> int:
     """Print what waits for an answer; return the exit code."""
-    questions, damaged = inbox.open(), inbox.damaged()
+    questions = inbox.open()
+    damaged = inbox.damaged(questions)
     if as_json:
         for one in questions:
             Screen().say(safe_json(json.loads(to_text(one))))

@@ -5,19 +5,17 @@ postponed.
 """
 
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from checkrein.approvers import principal_from
-from checkrein.cli import logs, stops
+from checkrein.cli import evidence, logs, stops, timeline, witnessing
 from checkrein.cli import oversight as watch
 from checkrein.cli.inbox import inbox_app
-from checkrein.cli.screen import Screen
-from checkrein.errors import CheckreinError, ConfigurationError, TamperedError
+from checkrein.cli.screen import Screen, plainly
+from checkrein.errors import ConfigurationError
 from checkrein.log.keys import key_path, new_key
 from checkrein.visible import visible
 
@@ -36,18 +34,11 @@ app.add_typer(inbox_app, name="inbox")
 app.add_typer(log_app, name="log")
 app.add_typer(keys_app, name="keys")
 
+Key = Annotated[
+    str, typer.Option(metavar="VKEY", help="The log's public key, or a file that holds it.")
+]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the log.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, in ASCII.")]
-
-
-@contextmanager
-def _plainly() -> Generator[None]:
-    """Turn an error of the library into one line and an exit code."""
-    try:
-        yield
-    except CheckreinError as error:
-        Screen(stderr=True).say(f"checkrein: {visible(str(error))}")
-        raise typer.Exit(1 if isinstance(error, TamperedError) else 2) from None
 
 
 @app.command()
@@ -70,7 +61,7 @@ def demo(
         sys.stderr.write("checkrein needs its demo: pip install 'checkrein[demo]'\n")
         raise typer.Exit(2) from None
     answer: story.Answer = "ask" if yes is None else "yes" if yes else "no"
-    with _plainly():
+    with plainly():
         held = story.run(answer, keep=keep)
     raise typer.Exit(0 if held else 1)
 
@@ -106,7 +97,7 @@ def stop(
     reason: Annotated[str, typer.Option(help="Why; for those who look later.")] = "",
 ) -> None:
     """Stop calls in every process that uses the store, within a second; or list what stands."""
-    with _plainly():
+    with plainly():
         notices = stops.notices_for(
             everything=everything,
             tools=tool,
@@ -123,7 +114,7 @@ def stop(
 @app.command()
 def oversight(directory: Directory, as_json: AsJson = False) -> None:
     """Tell from a log whether the people who confirm still look; exit 3 if somebody does not."""
-    with _plainly():
+    with plainly():
         raise typer.Exit(watch.oversight(directory, as_json=as_json))
 
 
@@ -136,8 +127,24 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print the entries of a log. Does not verify them."""
-    with _plainly():
+    with plainly():
         raise typer.Exit(logs.show(directory, run=run, as_json=as_json))
+
+
+@log_app.command("timeline")
+def show_timeline(
+    directory: Directory,
+    run: Annotated[
+        str, typer.Option(metavar="ID", help="Only this run; the first letters will do.")
+    ] = "",
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write one web page that needs nothing else."),
+    ] = None,
+) -> None:
+    """Tell what happened when, also as a page with filters. Does not verify the log."""
+    with plainly():
+        raise typer.Exit(timeline.timeline(directory, run=run, html=html))
 
 
 @log_app.command()
@@ -147,16 +154,14 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Answer what an investigator asks about a call: who, what, why, and what else."""
-    with _plainly():
+    with plainly():
         raise typer.Exit(logs.explain(directory, call, as_json=as_json))
 
 
 @log_app.command()
 def verify(
     directory: Directory,
-    key: Annotated[
-        str, typer.Option(metavar="VKEY", help="The log's public key, or a file that holds it.")
-    ] = "",
+    key: Key = "",
     pin: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A signed head of this log that was kept elsewhere."),
@@ -164,8 +169,135 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check a log against its tree and its key; exit 0 only if it is good."""
-    with _plainly():
+    with plainly():
         raise typer.Exit(logs.verify(directory, key=key, pin=pin, as_json=as_json))
+
+
+@log_app.command()
+def prove(
+    directory: Directory,
+    index: Annotated[
+        int | None, typer.Argument(metavar="[INDEX]", help="The number of an entry.", min=0)
+    ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PINFILE",
+            help="Prove instead that the log has only grown since this signed head of it.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the proof here, and do not print it.")
+    ] = None,
+    entry: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the entry's exact bytes here.")
+    ] = None,
+) -> None:
+    """Make a receipt for an entry, which others verify without the log: see check."""
+    with plainly():
+        raise typer.Exit(evidence.prove(directory, index, since=since, out=out, entry=entry))
+
+
+@log_app.command()
+def check(
+    proof: Annotated[
+        Path,
+        typer.Argument(metavar="RECEIPT", help="What prove has made, or a bundle of export."),
+    ],
+    entry: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The exact bytes of the entry.")
+    ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option(metavar="PINFILE", help="The earlier signed head, of a proof --since it."),
+    ] = None,
+    key: Key = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check a receipt or a bundle without the log; exit 0 only if it holds."""
+    with plainly():
+        raise typer.Exit(evidence.check(proof, entry=entry, since=since, key=key, as_json=as_json))
+
+
+@log_app.command()
+def export(
+    directory: Directory,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="A new directory, or a new file named .zip.")
+    ],
+    run: Annotated[
+        str, typer.Option(metavar="ID", help="Only this run; the first letters will do.")
+    ] = "",
+    call: Annotated[
+        str, typer.Option(metavar="ID", help="Only the runs that have to do with this call.")
+    ] = "",
+    first: Annotated[
+        int | None, typer.Option("--from", metavar="N", help="Only from this entry on.", min=0)
+    ] = None,
+    last: Annotated[
+        int | None, typer.Option("--to", metavar="M", help="Only up to this entry.", min=0)
+    ] = None,
+    key: Key = "",
+    by: Annotated[
+        str, typer.Option(metavar="NAME", help="Who exports it; written down with the time.")
+    ] = "",
+) -> None:
+    """Write entries with a receipt each, and a verifier, for people who have no log."""
+    with plainly():
+        choice = {"run": run, "call": call, "first": first, "last": last}
+        raise typer.Exit(evidence.export(directory, out, choice=choice, key=key, by=by))
+
+
+@log_app.command()
+def cosign(
+    directory: Directory,
+    policy: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="The log's key, its witnesses' keys and URLs, a quorum."),
+    ],
+) -> None:
+    """Have the published head cosigned by the witnesses of a policy."""
+    with plainly():
+        raise typer.Exit(witnessing.ask(directory, policy))
+
+
+@log_app.command()
+def witness(
+    key: Annotated[
+        list[Path],
+        typer.Option(metavar="FILE", help="The witness's private key; more than once for more."),
+    ],
+    logs_: Annotated[
+        Path,
+        typer.Option(
+            "--logs", metavar="POLICYFILE", help="A policy; its `log` lines are the logs."
+        ),
+    ],
+    state: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where it remembers what it has cosigned.")
+    ],
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="The address to listen on.")
+    ] = "127.0.0.1:8474",
+) -> None:
+    """Be a witness: cosign the heads of logs that only ever grow."""
+    with plainly():
+        raise typer.Exit(witnessing.serve(key, logs_, state, listen))
+
+
+@keys_app.command("witness")
+def new_witness(
+    name: Annotated[str, typer.Argument(help="The witness's name: a URL without its scheme.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where to put the private key; ends in .skey.")
+    ],
+    ml_dsa: Annotated[
+        bool, typer.Option("--ml-dsa", help="Sign with ML-DSA-44 instead of Ed25519.")
+    ] = False,
+) -> None:
+    """Make a key pair for a witness, or with --ml-dsa a second one for a log of that name."""
+    with plainly():
+        witnessing.new_key(name, out, ml_dsa=ml_dsa)
 
 
 @keys_app.command()
@@ -177,7 +309,7 @@ def new(
     ] = None,
 ) -> None:
     """Make a key pair, for a new log or an approver. Prints the public half, never the private."""
-    with _plainly():
+    with plainly():
         path = key_path(name) if out is None else out
         _refuse_taken(path)
         signer = new_key(name, path)

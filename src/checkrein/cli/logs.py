@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from checkrein.log import Report
 
 _Event = dict[str, Any]
-_NOT_VERIFIED: Final = "shown as it lies there, not verified: checkrein log verify does that"
+NOT_VERIFIED: Final = "shown as it lies there, not verified: checkrein log verify does that"
 
 
 class Row(NamedTuple):
@@ -65,7 +65,7 @@ def show(directory: Path, *, run: str, as_json: bool) -> int:
     try:
         for index, event in read_entries(directory):
             row = reader.row(event)
-            if not str(event.get("run", "")).startswith(run):
+            if not reader.names(event)[0].startswith(run):
                 continue
             if as_json:
                 screen.say(safe_json({"index": index, "event": event}))
@@ -77,7 +77,7 @@ def show(directory: Path, *, run: str, as_json: bool) -> int:
     except TamperedError as error:
         notes.say(f"checkrein: {visible(str(error))}")
         code = 1
-    (notes if as_json else screen).say(f"{count} entries, {_NOT_VERIFIED}")
+    (notes if as_json else screen).say(f"{count} entries, {NOT_VERIFIED}")
     return code or (2 if run and not count else 0)
 
 
@@ -105,7 +105,7 @@ def explain(directory: Path, call: str, *, as_json: bool) -> int:
         screen.say(name, "bold")
         for line in _answer_lines(answer):
             screen.say(f"  {line}")
-    screen.say(_NOT_VERIFIED)
+    screen.say(NOT_VERIFIED)
     return 0
 
 
@@ -145,8 +145,8 @@ def verify(directory: Path, *, key: str, pin: Path | None, as_json: bool) -> int
     """
     report = verify_log(
         directory,
-        vkey=_key_text(key) if key else None,
-        pin=_read(pin) if pin is not None else None,
+        vkey=key_text(key) if key else None,
+        pin=read_text(pin) if pin is not None else None,
     )
     screen = Screen()
     if as_json:
@@ -179,9 +179,14 @@ def report_rows(report: Report) -> list[tuple[str, str]]:
     return [(name, visible(value)) for name, value in rows]
 
 
-def _key_text(key: str) -> str:
+def key_text(key: str) -> str:
+    """Return a public key that was given as text, or as the path of a file that holds it.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
     path = _existing(key)
-    return key if path is None else _read(path).strip()
+    return key if path is None else read_text(path).strip()
 
 
 def _existing(key: str) -> Path | None:
@@ -193,7 +198,12 @@ def _existing(key: str) -> Path | None:
         return None
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return what is in a text file.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
@@ -217,11 +227,16 @@ class Reader:
         if "tool" in event and "call" in event:
             self._tools[_text(event["call"])] = _text(event["tool"])
 
+    def names(self, event: _Event) -> tuple[str, str, str]:
+        """Return run, agent and tool that *event* is about, each ``""`` if it is about none."""
+        run, call = _text(event.get("run")), _text(event.get("call"))
+        return run, self._agents.get(run, ""), self._tools.get(call, "")
+
     def row(self, event: _Event) -> Row:
         """Return the row of *event*."""
-        run, call = _text(event.get("run")), _text(event.get("call"))
-        what, outcome = _WORDS.get(event["type"], _unknown)(event, self._tools.get(call, "a call"))
-        who = "the user" if event["type"] == "instruction" else self._agents.get(run, "")
+        run, agent, tool = self.names(event)
+        what, outcome = _WORDS.get(event["type"], _unknown)(event, tool or "a call")
+        who = "the user" if event["type"] == "instruction" else agent
         if event.get("by"):
             who = _text(event["by"])
         return Row(_time(event.get("time")), run[:8], who, what, outcome)
@@ -242,7 +257,7 @@ def _outcome(event: _Event, tool: str) -> tuple[str, str]:
 
 
 def _asked(event: _Event, tool: str) -> tuple[str, str]:
-    return f"a person is asked about {tool}", f"because of {_text(event.get('rules'))}"
+    return f"a person is asked about {tool}", f"because of {_rules(event)}"
 
 
 def _answered(event: _Event, tool: str) -> tuple[str, str]:

@@ -8,15 +8,18 @@ Colours come only where a terminal is attached.
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
+from checkrein.errors import CheckreinError, TamperedError
 from checkrein.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
 
 
 class Screen:
@@ -69,3 +72,17 @@ def safe_json(value: Any, *, indent: int | None = None) -> str:
     except RecursionError:
         text = '"nested too deeply to be shown"'
     return text.replace("\x7f", "\\u007f")
+
+
+@contextmanager
+def plainly(*looked: type[CheckreinError]) -> Generator[None]:
+    """Turn an error of the library into one line and an exit code.
+
+    Args:
+        looked: errors that mean "looked at, and not good", as what was tampered with does.
+    """
+    try:
+        yield
+    except CheckreinError as error:
+        Screen(stderr=True).say(f"checkrein: {visible(str(error))}")
+        raise typer.Exit(1 if isinstance(error, (TamperedError, *looked)) else 2) from None
