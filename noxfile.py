@@ -78,7 +78,7 @@ def services(session: nox.Session) -> None:
 
 @nox.session
 def inbox(session: nox.Session) -> None:
-    """Run the tests of the web inbox, in a real browser; a missing one is an error."""
+    """Run the tests of the web inbox and the timeline, in a browser; a missing one is an error."""
     session.install("-e", ".[inbox]", *groups("tests", "browser"))
     session.run(
         "pytest",
@@ -94,6 +94,7 @@ def oracles(session: nox.Session) -> None:
     """Let verifiers that nobody here wrote judge the log; a missing one is an error."""
     session.install("-e", ".", *groups("tests"))
     # They declare Python 3.12 and run on 3.11. What they need, cryptography, is there already.
+    # Go comes twice: Debian's has x/mod, and this one, the newer, has ML-DSA.
     session.install("--no-deps", "--ignore-requires-python", *groups("oracles"))
     session.run(
         "pytest",
