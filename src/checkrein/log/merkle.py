@@ -53,7 +53,8 @@ def leaf_hashes(entries: Iterable[bytes]) -> list[bytes]:
 def fold(hashes: list[bytes]) -> bytes:
     """Return the root of a complete subtree: *hashes* are a power of two in number."""
     while len(hashes) > 1:
-        pairs = zip(hashes[::2], hashes[1::2], strict=True)
+        rest = iter(hashes)
+        pairs = zip(rest, rest, strict=True)  # the first with the second, the third with the fourth
         hashes = [sha256(b"\1" + left + right).digest() for left, right in pairs]
     return hashes[0]
 

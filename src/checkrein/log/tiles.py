@@ -130,6 +130,13 @@ class Edge:
             self.size += min(room, end - start)
             start += room
 
+    def add_full(self, root: bytes) -> Iterator[Tile]:
+        """Take in a whole tile of level 0 by its root, where one begins; yield those above."""
+        if not self.rows:
+            self.rows.append([])
+        yield from self._push(1, [root])
+        self.size += WIDTH
+
     def partials(self) -> Iterator[Tile]:
         """Yield the tiles that are not full."""
         for level, row in enumerate(self.rows):

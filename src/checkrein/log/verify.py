@@ -8,18 +8,29 @@
 4. *freshness*: a log that was cut back, or replaced by an older copy, is
    consistent in itself. Only a head kept elsewhere (a *pin*) shows that. Without
    a pin freshness is unknown, however good the rest is.
+5. *witnesses*: with a trust policy, which witnesses have cosigned a head of this
+   log, whether they are a quorum, and when.
 
 A commit cut short at the journal's end is reported; it was never acknowledged.
 Nothing is written. A log may be verified while its writer works: if something
 looks wrong and files have changed meanwhile, it is looked at again.
+
+Whole tiles are checked in spans (`checkrein.log.spans`), in several processes if
+that is asked for; the memory that it takes does not grow with the log, but for the
+runs that are open in it. Who has verified a log up to a pin can have the entries
+before it left out: the stored hashes must then give the pin's root.
 """
 
 from __future__ import annotations
 
 import os
+import time
+from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from checkrein.errors import ConfigurationError, MisuseError, TamperedError
 from checkrein.log.checkpoint import Checkpoint, open_checkpoint
@@ -27,26 +38,30 @@ from checkrein.log.completeness import Runs, Story
 from checkrein.log.disk import read_file
 from checkrein.log.journal import Frame, scan
 from checkrein.log.keys import known_verifier
-from checkrein.log.merkle import leaf_hashes
+from checkrein.log.merkle import EMPTY_ROOT, leaf_hashes, subtree_hash
 from checkrein.log.note import Verifier, parse_vkey
 from checkrein.log.published import read_items
-from checkrein.log.reading import Snapshot, decode_event, take_snapshot
-from checkrein.log.tiles import (
-    ENTRIES,
-    WIDTH,
-    Edge,
-    Tile,
-    encode_bundle,
-    parse_path,
-    split_hashes,
-    tile_path,
+from checkrein.log.reading import Snapshot, take_snapshot
+from checkrein.log.spans import (
+    SPAN,
+    Checked,
+    check_span,
+    compare,
+    differing,
+    stored_widths,
+    tell,
 )
+from checkrein.log.stored import stored_hashes
+from checkrein.log.tiles import ENTRIES, WIDTH, Edge, Tile, parse_path, split_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from checkrein.log.policy import Policy
 
 _ATTEMPTS: Final = 5
-_Stored: TypeAlias = dict[tuple[int, int], set[int]]
+_MOST_PROBLEMS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +74,12 @@ class Report:
         signature: "verified (given key)", "verified (known key)", "self-asserted" or "bad: ...".
         freshness: "unknown", "at least size N (pin)" or "bad: ...".
         origin: the log's name, as it says.
-        size: how many entries were read.
-        problems: each names its file or entry.
+        size: how many entries there are.
+        problems: each names its file or entry; at most a thousand.
         in_doubt: ids of calls with an intent and no outcome.
-        runs: which runs are open, or have gaps.
+        runs: which runs are open, or have gaps; which calls have no intent.
+        witnesses: "not asked", "2 of 3, a quorum, size N, as of TIME", or "bad: ...".
+        since: entries before this number were not read again; 0 where all were.
     """
 
     content: str
@@ -74,6 +91,8 @@ class Report:
     problems: tuple[str, ...] = ()
     in_doubt: tuple[str, ...] = ()
     runs: Runs = field(default_factory=Runs)
+    witnesses: str = "not asked"
+    since: int = 0
 
     @property
     def good(self) -> bool:
@@ -82,23 +101,43 @@ class Report:
             self.content == self.tree == "ok"
             and self.signature.startswith("verified")
             and not self.freshness.startswith("bad")
+            and not self.witnesses.startswith("bad")
             and not self.problems
         )
+
+    @property
+    def complete(self) -> bool:
+        """Whether the entries tell of nothing that is missing, left open or in doubt."""
+        runs = self.runs
+        return not (runs.open or runs.gaps or runs.orphans or self.in_doubt)
 
     def __bool__(self) -> NoReturn:
         raise MisuseError("a report is not true or false; read its fields, or .good")
 
 
 def verify_log(
-    directory: str | os.PathLike[str], *, vkey: str | None = None, pin: str | None = None
+    directory: str | os.PathLike[str],
+    *,
+    vkey: str | None = None,
+    pin: str | None = None,
+    policy: Policy | None = None,
+    after_pin: bool = False,
+    processes: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Verify the log in *directory*, which may be closed, crashed or in use.
 
     Args:
         directory: the log's directory; nothing in it is changed.
-        vkey: the log's verifier key text. Without it, the key that this user's data
-            directory has for the log's origin.
+        vkey: the log's verifier key text. Without it, the policy's, or the key that this
+            user's data directory has for the log's origin.
         pin: a signed head of this log, kept elsewhere (`Position.checkpoint`).
+        policy: which witnesses must have cosigned; see `checkrein.log.policy`.
+        after_pin: leave out the entries before *pin*, which were verified when it was
+            taken. What they say of runs and calls is not known then.
+        processes: how many to use. With more than one, a program's main module must be
+            guarded by ``if __name__ == "__main__":``.
+        progress: called now and then with how many entries were checked, of how many.
 
     Returns:
         What holds and what does not.
@@ -113,20 +152,28 @@ def verify_log(
     """
     path = Path(directory)
     given = None if vkey is None else parse_vkey(vkey)
+    if after_pin and pin is None:
+        raise ConfigurationError("after_pin=True takes pin=<the head that was verified>")
+    if processes < 1:
+        raise ConfigurationError("processes= takes a number from 1")
     try:
         if pin is not None:
             open_checkpoint(pin, None)
     except TamperedError as error:
         raise ConfigurationError(f"the pin is not a signed head: {error}") from error
     attempts = 0
-    while True:
-        # Listed first: what is listed then has its entries in the snapshot.
-        stored = _list_tiles(path)
-        snapshot = take_snapshot(path)
-        report = _Verification(path, stored, snapshot, given, pin).report()
-        attempts += 1
-        if not report.problems or attempts == _ATTEMPTS or take_snapshot(path) == snapshot:
-            return report
+    with _spans(processes) as check:
+        while True:
+            # Looked at first: what is there then has its entries in the snapshot.
+            furthest = _furthest(path)
+            snapshot = take_snapshot(path)
+            work = _Verification(path, snapshot, given, pin, policy)
+            work.furthest, work.after_pin, work.check = furthest, after_pin, check
+            work.progress = progress or work.progress
+            report = work.report()
+            attempts += 1
+            if not report.problems or attempts == _ATTEMPTS or take_snapshot(path) == snapshot:
+                return report
 
 
 class _Verification:
@@ -135,22 +182,27 @@ class _Verification:
     def __init__(
         self,
         directory: Path,
-        stored: _Stored,
         snapshot: Snapshot,
         given: Verifier | None,
         pin: str | None,
+        policy: Policy | None,
     ) -> None:
-        self.directory, self.stored, self.snapshot = directory, stored, snapshot
+        self.directory, self.snapshot = directory, snapshot
         self.published = 0
-        self.given, self.pin = given, pin
+        self.given, self.pin, self.policy = given, pin, policy
         self.pinned = None if pin is None else open_checkpoint(pin, None)
+        self.after_pin = False
+        self.furthest: dict[int, tuple[int, str]] = {}
+        self.check: _Check = _check_here
+        self.progress: Callable[[int, int], None] = lambda _done, _all: None
         self.content: list[str] = []
         self.tree: list[str] = []
         self.signature: list[str] = []
         self.freshness: list[str] = []
+        self.vouched: list[str] = []
         self.other: list[str] = []
         self.story = Story()
-        self.roots: dict[int, bytes] = {}
+        self.roots: dict[int, bytes] = {0: EMPTY_ROOT}
 
     def report(self) -> Report:
         """Verify everything."""
@@ -162,15 +214,17 @@ class _Verification:
         verifier, vouched = self._key(claimed.origin)
         frames = self._heads(claimed, verifier)
         size = max([claimed.size, *(frame.end for frame in frames)])
+        witnessed = self._witnessed_head()
         marks = {claimed.size, *(frame.end for frame in frames)}
-        if self.pinned is not None and self.pinned.size <= size:
-            marks.add(self.pinned.size)
+        marks |= {one.size for one in (self.pinned, witnessed) if one is not None}
+        since = 0
         try:
-            self._walk(claimed.size, size, frames, marks)
+            since = self._walk(claimed, size, frames, {one for one in marks if one <= size})
         except TamperedError as error:
             self.tree.append(str(error))
         self._compare_roots(claimed, frames)
         fresh = self._freshness(claimed.origin, size, verifier)
+        problems = (*self.content, *self.tree, *self.signature, *self.freshness)
         return Report(
             _status(self.content, "ok"),
             _status(self.tree, "ok"),
@@ -178,14 +232,21 @@ class _Verification:
             _status(self.freshness, fresh),
             claimed.origin,
             size,
-            (*self.content, *self.tree, *self.signature, *self.freshness, *self.other),
+            (*problems, *self.vouched, *self.other)[:_MOST_PROBLEMS],
             self.story.in_doubt(),
             self.story.runs(),
+            self._witnesses(witnessed, size),
+            since,
         )
+
+    # Keys and heads
 
     def _key(self, origin: str) -> tuple[Verifier | None, str]:
         if self.given is not None:
             return self.given, "verified (given key)"
+        for key in self.policy.keys_of(origin) if self.policy else ():
+            if isinstance(key, Verifier):
+                return key, "verified (key of the policy)"
         known = known_verifier(origin)
         if known is not None:
             return parse_vkey(known), "verified (known key)"
@@ -218,34 +279,116 @@ class _Verification:
             return []
         return found.frames
 
-    def _walk(self, published: int, size: int, frames: list[Frame], marks: set[int]) -> None:
-        """Recompute everything, 256 entries at a time."""
-        self.published = published
+    def _witnessed_head(self) -> Checkpoint | None:
+        """Return the head that witnesses have cosigned, as a policy of ours sees it."""
+        if self.policy is None:
+            return None
+        notes = (read_file(self.directory / ".state" / "witnessed"), self.snapshot.checkpoint)
+        reason = "no head is signed by a log of the policy"
+        for note in notes:
+            try:
+                found = self.policy.check(note or b"", now=int(time.time()))
+            except TamperedError as error:
+                reason = str(error)
+                continue
+            if not found.holds:
+                reason = found.shortfall
+                continue
+            self.witnessed = found
+            return found.checkpoint
+        self.vouched.append(f"witnesses: {reason}")
+        return None
+
+    def _witnesses(self, head: Checkpoint | None, size: int) -> str:
+        if self.policy is None:
+            return "not asked"
+        if head is not None and self.roots.get(head.size) != head.root:
+            there = "rolled back behind" if head.size > size else "not the one with"
+            self.vouched.append(f"witnesses: the log is {there} the head that they have seen")
+        if self.vouched or head is None:
+            return _status(self.vouched, "")
+        found, known = self.witnessed, len(self.policy.witnesses)
+        seen = f"{len(found.seen)} of {known}, a quorum, size {head.size}"
+        if found.as_of is None:
+            return seen
+        return f"{seen}, as of {time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime(found.as_of))}"
+
+    # The entries
+
+    def _walk(self, claimed: Checkpoint, size: int, frames: list[Frame], marks: set[int]) -> int:
+        """Recompute everything; return from which entry on."""
+        self.published = claimed.size
         journal = {i: e for frame in frames for i, e in enumerate(frame.entries, frame.first)}
-        edge = Edge()
-        self.roots[0] = edge.frontier().root()
-        for start in range(0, size, WIDTH):
+        edge = self._start(claimed.size)
+        since = edge.size
+        bulk = min(claimed.size, min(journal, default=claimed.size)) // WIDTH
+        self._check_bulk(edge, bulk, size)
+        for start in range(edge.size, size, WIDTH):
             stop = min(start + WIDTH, size)
-            covered = max(start, min(published, stop))
-            entries, leaves = self._read_chunk(start, covered, journal)
-            tail = [journal[index] for index in range(covered, stop)]
-            leaves += leaf_hashes(tail)
-            told = tail if entries is None else entries + tail
-            self._tell(stop - len(told), told)
-            self._mark(edge, leaves, marks.intersection(range(start + 1, stop + 1)))
-            versions = self.stored.pop((ENTRIES, start // WIDTH), set())
-            if entries is not None:
-                # A full bundle that was decoded strictly has no second spelling to compare.
-                decoded = {WIDTH} if covered == start + WIDTH else set[int]()
-                self._compare(ENTRIES, start // WIDTH, versions - decoded, told, self.content)
-            for tile in edge.add(leaves):
-                self._compare_tile(tile)
+            self._check_chunk(edge, start, stop, journal, marks)
+            self.progress(stop, size)
         for tile in edge.partials():
             self._compare_tile(tile)
-        for (level, number), widths in sorted(self.stored.items()):
-            for width in widths:
-                path = tile_path(level, number, width)
-                self.tree.append(f"{path}: lies behind the end of the log")
+        self._look_behind(size)
+        for mark in marks:
+            if mark <= bulk * WIDTH and mark:
+                # Every tile that is read here was just seen to be what the entries give.
+                read = stored_hashes(self.directory, claimed.size)
+                self.roots[mark] = subtree_hash(0, mark, read)
+        return since
+
+    def _start(self, published: int) -> Edge:
+        """Return the edge to begin at: that of the pin, if what lies before it is left out."""
+        pinned = self.pinned
+        if not self.after_pin or pinned is None or not WIDTH <= pinned.size <= published:
+            return Edge()
+
+        def read(level: int, number: int, width: int) -> list[bytes]:
+            stored = min(WIDTH, (published >> 8 * level) - number * WIDTH)  # wider by now
+            return read_items(self.directory, level, number, stored)[:width]
+
+        edge = Edge.load(pinned.size, read)
+        if edge.frontier().root() != pinned.root:
+            raise TamperedError("the stored hashes before the pin do not give its root")
+        self.story = Story(whole=False)
+        edge.size -= pinned.size % WIDTH
+        edge.rows[0] = []
+        return edge
+
+    def _check_bulk(self, edge: Edge, stop: int, size: int) -> None:
+        """Check the full tiles up to number *stop*."""
+        first = edge.size // WIDTH
+        bounds = [*range(first - first % SPAN + SPAN, stop, SPAN), stop]
+        starts = [first, *bounds]
+        spans = [(a, b) for a, b in zip(starts, bounds, strict=False) if a < b]
+        for found in self.check(str(self.directory), spans):
+            _extend(self.content, found.content)
+            _extend(self.tree, found.tree)
+            self.story.join(found.story)
+            for root in found.roots:
+                for tile in edge.add_full(root):
+                    self._compare_tile(tile)
+            self.progress(edge.size, size)
+
+    def _check_chunk(
+        self, edge: Edge, start: int, stop: int, journal: dict[int, bytes], marks: set[int]
+    ) -> None:
+        """Check at most 256 entries, published or in the journal or both."""
+        covered = max(start, min(self.published, stop))
+        entries, leaves = self._read_chunk(start, covered, journal)
+        tail = [journal[index] for index in range(covered, stop)]
+        leaves += leaf_hashes(tail)
+        told = tail if entries is None else entries + tail
+        _extend(self.content, tell(self.story, stop - len(told), told))
+        self._mark(edge, leaves, marks.intersection(range(start + 1, stop + 1)))
+        if entries is not None:
+            number = start // WIDTH
+            # A full bundle that was decoded strictly has no second spelling to compare.
+            decoded = {WIDTH} if covered == start + WIDTH else set[int]()
+            widths = stored_widths(self.directory, ENTRIES, number) - decoded
+            _extend(self.content, compare(self.directory, ENTRIES, number, widths, told))
+        for tile in edge.add(leaves):
+            self._compare_tile(tile)
 
     def _read_chunk(
         self, start: int, stop: int, journal: dict[int, bytes]
@@ -260,10 +403,8 @@ class _Verification:
             if entries is None:
                 raise TamperedError(f"entries {start} to {stop - 1} and their hashes are missing")
             return entries, leaves
-        if entries is not None and leaves != hashes:
-            paths = [tile_path(level, start // WIDTH, stop - start) for level in (ENTRIES, 0)]
-            wrong = [start + i for i, leaf in enumerate(leaves) if leaf != hashes[i]]
-            self.content += [f"{paths[0]}: entry {i} is not the one in {paths[1]}" for i in wrong]
+        if entries is not None:
+            _extend(self.content, differing(start // WIDTH, leaves, hashes))
         for index in range(start, stop) if journal else ():
             entry = journal.get(index)
             if entry is not None and leaf_hashes([entry]) != [hashes[index - start]]:
@@ -277,14 +418,6 @@ class _Verification:
             problems.append(str(error))
             return None
 
-    def _tell(self, first: int, entries: list[bytes]) -> None:
-        tell = self.story.tell
-        for index, entry in enumerate(entries, first):
-            try:
-                tell(decode_event(index, entry))
-            except TamperedError as error:
-                self.content.append(str(error))
-
     def _mark(self, edge: Edge, leaves: list[bytes], marks: set[int]) -> None:
         """Note the roots at the sizes in *marks*, which lie within these *leaves*."""
         if marks:
@@ -296,28 +429,21 @@ class _Verification:
 
     def _compare_tile(self, tile: Tile) -> None:
         level, number = tile.level, tile.number
-        widths = self.stored.pop((level, number), set())
+        widths = stored_widths(self.directory, level, number)
         full, rest = divmod(self.published >> 8 * level, WIDTH)
         # What the head needs must be there; of level 0 that was seen when it was read.
         if level and (number < full or (number == full and rest)):
             widths.add(WIDTH if number < full else rest)
-        self._compare(level, number, widths, split_hashes(tile.data), self.tree)
+        items = split_hashes(tile.data)
+        _extend(self.tree, compare(self.directory, level, number, widths, items))
 
-    def _compare(
-        self, level: int, number: int, widths: set[int], items: list[bytes], problems: list[str]
-    ) -> None:
-        """Compare the stored versions of a tile or bundle with what it must hold."""
-        for width in widths:
-            path = tile_path(level, number, width)
-            stored = read_file(self.directory / path)
-            if width > len(items):
-                problems.append(f"{path}: lies behind the end of the log")
-            elif stored is None:
-                # A writer removes a partial tile once there is the full one.
-                if not (self.directory / tile_path(level, number)).is_file():
-                    problems.append(f"{path}: is missing")
-            elif stored != (encode_bundle if level == ENTRIES else b"".join)(items[:width]):
-                problems.append(f"{path}: is not what the entries give")
+    def _look_behind(self, size: int) -> None:
+        """Report tiles of which no entry of the log can be the reason."""
+        for level, (number, path) in sorted(self.furthest.items()):
+            if number * WIDTH >= size >> 8 * max(level, 0):
+                self.tree.append(f"{path}: lies behind the end of the log")
+
+    # What it comes to
 
     def _compare_roots(self, claimed: Checkpoint, frames: list[Frame]) -> None:
         if self.roots.get(claimed.size) != claimed.root:
@@ -344,17 +470,58 @@ class _Verification:
         return f"at least size {pinned.size} (pin)"
 
 
-def _list_tiles(directory: Path) -> _Stored:
-    """Return which widths there are of each (level, number); other files are nobody's business."""
-    stored: _Stored = {}
+# -- spans, here or in other processes ------------------------------------------------------
+
+_Span = tuple[int, int]
+if TYPE_CHECKING:
+    _Check = Callable[[str, Sequence[_Span]], Iterator[Checked]]
+
+
+def _check_here(directory: str, spans: Sequence[_Span]) -> Iterator[Checked]:
+    return (check_span(directory, first, stop) for first, stop in spans)
+
+
+@contextmanager
+def _spans(processes: int) -> Generator[_Check]:
+    """Lend what checks spans, in order, here or in so many processes."""
+    if processes == 1:
+        yield _check_here
+        return
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 (slow to load)
+
+    # Not forked: this process may have threads, which a fork would cut off in the middle.
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+
+        def check(directory: str, spans: Sequence[_Span]) -> Iterator[Checked]:
+            ahead: deque[Future[Checked]] = deque()
+            for first, stop in spans:
+                ahead.append(pool.submit(check_span, directory, first, stop))
+                if len(ahead) > 2 * processes:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+        yield check
+
+
+def _furthest(directory: Path) -> dict[int, tuple[int, str]]:
+    """Return the last tile of each level by its number; other files are nobody's business."""
+    last: dict[int, tuple[int, str]] = {}
     for folder, _, names in os.walk(directory / "tile"):
         below = Path(folder).relative_to(directory).as_posix()
         for name in names:
             found = parse_path(f"{below}/{name}")
             if found is not None:
-                level, number, width = found
-                stored.setdefault((level, number), set()).add(width)
-    return stored
+                level, number, _ = found
+                last[level] = max(last.get(level, (-1, "")), (number, f"{below}/{name}"))
+    return last
+
+
+def _extend(problems: list[str], more: Iterable[str]) -> None:
+    """Add problems, but not without end: a log may be wrong in every entry."""
+    for one in more:
+        if len(problems) < _MOST_PROBLEMS:
+            problems.append(one)
 
 
 def _status(problems: Sequence[str], otherwise: str) -> str:
