@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -225,3 +229,76 @@ def test_explain_prints_hostile_entries_harmlessly(tmp_path):
         result = cli("explain", tmp_path / "audit", "c", *options)
         assert result.exit_code == 0
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", result.stdout)
+
+
+def test_verify_strictly(tmp_path, audit):
+    """A good log that tells of a call in doubt is told apart by scripts that ask."""
+    assert cli("verify", audit, "--strict").exit_code == 0
+    with AuditLog.open(tmp_path / "open") as log:
+        log.append({"type": "call.allowed", "run": "r", "seq": 0, "call": "r-0"})
+    assert cli("verify", tmp_path / "open").exit_code == 0
+    result = cli("verify", tmp_path / "open", "--strict", "--json")
+    assert result.exit_code == 3
+    found = json.loads(result.stdout)
+    assert (found["good"], found["complete"]) == (True, False)
+
+
+def test_verify_after_a_pin_and_with_a_policy(audit, tmp_path):
+    """What is left out is said, and which witnesses have seen the log."""
+    vkey = key_path("example.com/tests").with_suffix(".vkey").read_text().strip()
+    (tmp_path / "policy").write_text(f"log {vkey}\nquorum none\n")
+    pin = tmp_path / "pin"
+    pin.write_text((audit / "checkpoint").read_text())
+    result = cli(
+        "verify", audit, "--policy", tmp_path / "policy", "--pin", pin, "--after-pin", "--jobs", 1
+    )
+    assert result.exit_code == 0, result.output
+    assert "witnesses   0 of 0, a quorum" in result.stdout
+    for wrong in (["--after-pin"], ["--jobs", -1], ["--policy", "missing"]):
+        assert cli("verify", audit, *wrong).exit_code == 2
+
+
+def test_verify_shows_how_far_it_is_at_a_terminal(audit):
+    """On a terminal a bar tells how many entries were checked; elsewhere nothing is in the way."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", "from checkrein.cli import main; main()"]
+    try:
+        result = subprocess.run(
+            [*command, "log", "verify", str(audit)],
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            env=os.environ | {"TERM": "xterm"},
+            timeout=60,
+            check=False,
+        )
+        assert result.returncode == 0
+        assert b"verifying" in os.read(ours, 65_536)
+        assert b"verifying" not in result.stdout
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+
+def test_follow_prints_what_is_written_and_ends_when_interrupted(audit):
+    """What is there already is left out, unless one asks from where; Ctrl-C is no error."""
+    command = [sys.executable, "-c", "from checkrein.cli import main; main()"]
+    follow = subprocess.Popen(
+        [*command, "log", "follow", str(audit), "--json", "--from", "1"], stdout=subprocess.PIPE
+    )
+    try:
+        first = json.loads(follow.stdout.readline())
+        assert (first["index"], first["event"]["type"]) == (1, "instruction")
+        with AuditLog.open(audit) as log:
+            position = log.append({"type": "late", "run": "r", "seq": 0})
+            line = b""
+            while b'"late"' not in line:
+                line = follow.stdout.readline()
+                assert line
+            assert json.loads(line)["index"] == position.index
+        follow.send_signal(signal.SIGINT)
+        assert follow.wait(30) == 0
+    finally:
+        follow.kill()
+        follow.stdout.close()
+        follow.wait()

@@ -166,11 +166,46 @@ def verify(
         Path | None,
         typer.Option(metavar="FILE", help="A signed head of this log that was kept elsewhere."),
     ] = None,
+    after_pin: Annotated[
+        bool, typer.Option("--after-pin", help="Leave out what lies before the pin.")
+    ] = False,
+    policy: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Which witnesses must have cosigned the log."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", help="How many processes; 0 for as many as make sense.")
+    ] = 0,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit 3 if a good log tells of gaps or calls in doubt."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a log against its tree and its key; exit 0 only if it is good."""
+    """Check a log against its tree and its key.
+
+    Exits with 0 if it is good, 1 if it is not, 2 if there is no log or no such key,
+    and with --strict 3 if it is good, and says itself that something is missing.
+    """
+    asked = logs.Asked(key=key, pin=pin, after_pin=after_pin, policy=policy, jobs=jobs)
     with plainly():
-        raise typer.Exit(logs.verify(directory, key=key, pin=pin, as_json=as_json))
+        raise typer.Exit(logs.verify(directory, asked, strict=strict, as_json=as_json))
+
+
+@log_app.command()
+def follow(
+    directory: Directory,
+    run: Annotated[
+        str, typer.Option(metavar="ID", help="Only this run; the first letters will do.")
+    ] = "",
+    start: Annotated[
+        int | None, typer.Option("--from", metavar="N", help="Begin with entry N.", min=0)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the entries of a log as they are written, until interrupted. Does not verify them."""
+    with plainly():
+        raise typer.Exit(logs.follow(directory, run=run, start=start, as_json=as_json))
 
 
 @log_app.command()

@@ -1,4 +1,4 @@
-"""``log show`` and ``log verify``.
+"""``log show``, ``log follow``, ``log explain`` and ``log verify``.
 
 Entries may hold what anybody wrote, and a log that is shown may be forged. So
 every value is made visible before it is printed, nothing is taken for markup,
@@ -7,15 +7,19 @@ and every field may be of any type.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard, cast
 
-from checkrein.cli.screen import Screen, safe_json
+from checkrein.cli.screen import Screen, progress_bar, safe_json
+from checkrein.cli.witnessing import read_policy
 from checkrein.errors import ConfigurationError, TamperedError
 from checkrein.log import read_entries, verify_log
 from checkrein.log.answers import Answers
+from checkrein.log.checkpoint import open_checkpoint
+from checkrein.log.reading import entry_count, follow_entries
 from checkrein.visible import visible
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from checkrein.log import Report
 
 _Event = dict[str, Any]
+_LARGE: Final = 500_000
 NOT_VERIFIED: Final = "shown as it lies there, not verified: checkrein log verify does that"
 
 
@@ -127,30 +132,56 @@ def _answer_text(value: Any) -> str:
     return visible(str(value)) if value not in {None, ""} else "-"
 
 
-def verify(directory: Path, *, key: str, pin: Path | None, as_json: bool) -> int:
+class Asked(NamedTuple):
+    """What a log is to be verified with, as it was typed.
+
+    Attributes:
+        key: the log's public key, or the path of a file that holds it.
+        pin: a file with a signed head, kept elsewhere.
+        after_pin: leave out what lies before it.
+        policy: a file with a trust policy.
+        jobs: how many processes, 0 for as many as make sense.
+    """
+
+    key: str = ""
+    pin: Path | None = None
+    after_pin: bool = False
+    policy: Path | None = None
+    jobs: int = 0
+
+
+def verify(directory: Path, asked: Asked, *, strict: bool, as_json: bool) -> int:
     """Verify the log in *directory* and print the report.
 
     Args:
         directory: the log's directory.
-        key: the log's public key, or the path of a file that holds it.
-        pin: a file with a signed head, kept elsewhere.
+        asked: what to verify it with.
+        strict: tell by the exit code, too, whether the entries are complete.
         as_json: print the report as JSON.
 
     Returns:
-        The exit code: 0 if the report is good, else 1.
+        The exit code: 0 if the report is good, 1 if not, 3 if strict and not complete.
 
     Raises:
         LogError: there is no log.
-        ConfigurationError: key or pin cannot be read.
+        ConfigurationError: key, pin or policy cannot be read.
     """
-    report = verify_log(
-        directory,
-        vkey=key_text(key) if key else None,
-        pin=read_text(pin) if pin is not None else None,
-    )
+    if asked.jobs < 0:
+        raise ConfigurationError("--jobs takes a number from 0")
+    with progress_bar("verifying") as progress:
+        report = verify_log(
+            directory,
+            vkey=key_text(asked.key) if asked.key else None,
+            pin=read_text(asked.pin) if asked.pin is not None else None,
+            policy=None if asked.policy is None else read_policy(asked.policy),
+            after_pin=asked.after_pin,
+            processes=asked.jobs or _jobs_for(directory),
+            progress=progress,
+        )
     screen = Screen()
     if as_json:
-        screen.say(safe_json({**asdict(report), "good": report.good}, indent=2))
+        found = {**asdict(report), "good": report.good, "complete": report.complete}
+        screen.say(safe_json(found, indent=2))
     else:
         screen.table(report_rows(report))
         screen.say(
@@ -158,7 +189,49 @@ def verify(directory: Path, *, key: str, pin: Path | None, as_json: bool) -> int
         )
         if report.signature == "self-asserted":
             screen.say("nobody vouches for this log: give its public key with --key")
-    return 0 if report.good else 1
+    if not report.good:
+        return 1
+    return 3 if strict and not report.complete else 0
+
+
+def _jobs_for(directory: Path) -> int:
+    """Return how many processes are worth their start: one, for a log that is read in seconds."""
+    try:
+        size = open_checkpoint((directory / "checkpoint").read_bytes(), None).size
+    except (OSError, TamperedError):
+        return 1
+    return (os.cpu_count() or 1) if size >= _LARGE else 1
+
+
+def follow(directory: Path, *, run: str, start: int | None, as_json: bool) -> int:
+    """Print entries as they are written, until interrupted.
+
+    Args:
+        directory: the log's directory.
+        run: print only the runs whose id begins like this.
+        start: the first entry to print; what is there already is left out otherwise.
+        as_json: print one JSON object a line.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        LogError: there is no log.
+        TamperedError: an entry cannot be read.
+    """
+    screen, reader = Screen(), Reader()
+    first = entry_count(directory) if start is None else start
+    try:
+        for index, event in follow_entries(directory, start=0):
+            reader.learn(event)
+            row = reader.row(event)
+            if index < first or not reader.names(event)[0].startswith(run):
+                continue
+            screen.say(safe_json({"index": index, "event": event}) if as_json else row.line(index))
+            screen.file.flush()
+    except KeyboardInterrupt:
+        return 0
+    return 0
 
 
 def report_rows(report: Report) -> list[tuple[str, str]]:
@@ -170,10 +243,13 @@ def report_rows(report: Report) -> list[tuple[str, str]]:
         ("tree", report.tree),
         ("signature", report.signature),
         ("freshness", report.freshness),
+        ("witnesses", report.witnesses),
         ("runs", f"{runs.opened} opened, {runs.closed} closed"),
     ]
+    rows += [("not read", f"entries before {report.since}")] if report.since else []
     rows += [("open run", one) for one in runs.open]
     rows += [("gap", one) for one in runs.gaps]
+    rows += [("orphan", f"call {one}, which ran without an intent") for one in runs.orphans]
     rows += [("in doubt", f"call {one}") for one in report.in_doubt] or [("in doubt", "no call")]
     rows += [("problem", one) for one in report.problems]
     return [(name, visible(value)) for name, value in rows]

@@ -13,13 +13,20 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from checkrein.errors import CheckreinError, TamperedError
 from checkrein.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
 
 class Screen:
@@ -63,6 +70,19 @@ class Screen:
         """Print names and what belongs to them; both are ours or were made visible before."""
         for name, value in rows:
             self.say(f"{name:<{width}} {value}".rstrip())
+
+
+@contextmanager
+def progress_bar(doing: str) -> Generator[Callable[[int, int], None]]:
+    """Lend what shows how far a long work is, at a terminal; it is called with (done, of all)."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _done, _all: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(doing, total=None)
+        yield lambda done, every: bar.update(task, completed=done, total=every)
 
 
 def safe_json(value: Any, *, indent: int | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Reading a log to display it; nothing here is verified.
+"""Reading a log to display it, once or for ever; nothing here is verified.
 
 Published entries come from the bundles, the others from the journal's frames,
 up to the first that cannot be read. Use `checkrein.log.verify_log` to learn
@@ -7,9 +7,11 @@ whether what is shown is what was written.
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -21,8 +23,11 @@ from checkrein.log.published import read_items
 from checkrein.log.tiles import ENTRIES, WIDTH
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from checkrein.log.journal import Frame
+
+_PAUSE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +67,82 @@ def read_entries(directory: str | os.PathLike[str]) -> Iterator[tuple[int, dict[
         LogError: there is no log here.
         TamperedError: an entry cannot be read.
     """
-    directory = Path(directory)
-    snapshot = take_snapshot(directory)
-    size = open_checkpoint(snapshot.checkpoint or b"", None).size
-    for start in range(0, size, WIDTH):
-        width = min(WIDTH, size - start)
-        for i, entry in enumerate(read_items(directory, ENTRIES, start // WIDTH, width)):
-            yield start + i, decode_event(start + i, entry)
-    for frame in scan(snapshot.journal, lambda note: open_checkpoint(note, None)).frames:
-        for index, entry in enumerate(frame.entries, frame.first):
-            if index >= size:
+    place = Path(directory)
+    for index, entry in _entries(place, 0):
+        yield index, decode_event(index, entry)
+
+
+def entry_count(directory: str | os.PathLike[str]) -> int:
+    """Return how many entries a log has, published or not; **unverified**.
+
+    Raises:
+        LogError: there is no log here.
+        TamperedError: its head cannot be read.
+    """
+    size, frames = _look(take_snapshot(Path(directory)))
+    return max([size, *(frame.end for frame in frames)])
+
+
+def follow_entries(
+    directory: str | os.PathLike[str],
+    *,
+    start: int = 0,
+    pause: Callable[[], object] = lambda: time.sleep(_PAUSE),
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (index, event) for each entry from *start* on, **unverified**, without an end.
+
+    Args:
+        directory: the log's directory.
+        start: the index of the first one.
+        pause: waits before each next look.
+
+    Raises:
+        LogError: there is no log here, or it cannot be read.
+        TamperedError: an entry cannot be read.
+    """
+    place = Path(directory)
+    seen: tuple[int, int] | None = None
+    while True:
+        now = _stamp(place)
+        if now != seen:
+            seen = now
+            for index, entry in _entries(place, start):
                 yield index, decode_event(index, entry)
+                start = index + 1
+        pause()
+
+
+def _stamp(directory: Path) -> tuple[int, int]:
+    """Return what changes whenever there are new entries."""
+    try:
+        found = os.stat(directory / ".state" / "journal")
+    except OSError:
+        found = None
+    size, inode = (0, 0) if found is None else (found.st_size, found.st_ino)
+    try:
+        return size, inode ^ os.stat(directory / "checkpoint").st_ino << 32
+    except OSError:
+        return size, inode
+
+
+def _look(snapshot: Snapshot) -> tuple[int, list[Frame]]:
+    """Return how many entries are published, and the frames of the journal."""
+    size = open_checkpoint(snapshot.checkpoint or b"", None).size
+    return size, scan(snapshot.journal, lambda note: open_checkpoint(note, None)).frames
+
+
+def _entries(directory: Path, first: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (index, bytes) for each entry from *first* on."""
+    size, frames = _look(take_snapshot(directory))
+    for start in range(first // WIDTH * WIDTH, size, WIDTH):
+        width = min(WIDTH, size - start)
+        for index, entry in enumerate(read_items(directory, ENTRIES, start // WIDTH, width), start):
+            if index >= first:
+                yield index, entry
+    for frame in frames:
+        for index, entry in enumerate(frame.entries, frame.first):
+            if index >= max(size, first):
+                yield index, entry
 
 
 def decode_event(index: int, entry: bytes) -> dict[str, Any]:
