@@ -25,6 +25,7 @@ import atexit
 import logging
 import os
 import threading
+import time
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ from checkrein.errors import ConfigurationError, LogError, MisuseError, Tampered
 from checkrein.log.directory import DirectoryLedger
 from checkrein.log.disk import Disk
 from checkrein.log.groupcommit import GroupCommit
+from checkrein.log.openings import Entry, commit_fields, commitments_in, lay_aside
+from checkrein.log.subjects import Subjects
+from checkrein.log.tilereader import open_tree
 from checkrein.log.tiles import MAX_ENTRY
 
 if TYPE_CHECKING:
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
 
     from checkrein.log.ledgers import Committed, Ledger
     from checkrein.log.note import Signer
+    from checkrein.log.openings import Seal
 
 _logger = logging.getLogger("checkrein")
 _GATHER_SECONDS: Final = 0.05
@@ -68,8 +73,13 @@ class Position:
     checkpoint: str
 
 
-def encode(event: Mapping[str, object]) -> bytes:
+def encode(event: Mapping[str, object], seal: Seal | None = None) -> bytes:
     """Return the bytes of *event* as an entry; they are the leaf, and are never encoded again.
+
+    Args:
+        event: the event. Its `Erasable` fields are committed to, and so are its large texts
+            if it is too large for an entry; what opens them is in the `Entry` returned.
+        seal: seals what belongs to a subject.
 
     Raises:
         LogError: no mapping with a str ``type``, nothing that JSON can hold, or too large.
@@ -80,6 +90,20 @@ def encode(event: Mapping[str, object]) -> bytes:
         raise LogError("an event is a mapping with a 'type' that is a str")
     try:
         entry = orjson.dumps(plain)
+    except orjson.JSONEncodeError:
+        entry = b""
+    if not 0 < len(entry) <= MAX_ENTRY:  # a field is to be kept aside, or it is none
+        return _encode_aside(plain, kind, seal)
+    # The encoder's buffer is larger than its result; kept as it is, each costs 2 us of malloc.
+    return bytes(memoryview(entry))
+
+
+def _encode_aside(plain: dict[str, object], kind: str, seal: Seal | None) -> Entry:
+    """Return the bytes of an event that commits to some of its fields."""
+    try:
+        entry = commit_fields(plain, seal)
+        if len(entry) > MAX_ENTRY:
+            entry = commit_fields(lay_aside(plain), seal)
     except orjson.JSONEncodeError as error:
         raise LogError(
             f"the event {kind!r} cannot be written as JSON ({error}); "
@@ -87,11 +111,10 @@ def encode(event: Mapping[str, object]) -> bytes:
         ) from error
     if len(entry) > MAX_ENTRY:
         raise LogError(
-            f"the event {kind!r} has {len(entry)} bytes, an entry at most {MAX_ENTRY}; "
-            "log a digest and keep the content elsewhere"
+            f"the event {kind!r} has {len(entry)} bytes, an entry at most {MAX_ENTRY}, and no "
+            "large text that could be kept aside; log a digest, or make fields Erasable"
         )
-    # The encoder's buffer is larger than its result; kept as it is, each costs 2 us of malloc.
-    return bytes(memoryview(entry))
+    return entry
 
 
 class AuditLog:
@@ -106,6 +129,7 @@ class AuditLog:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._subjects = Subjects(ledger.signer.name)
         self._release = weakref.finalize(self, ledger.close)
         self._release.atexit = False
         self._line = GroupCommit(self._commit)
@@ -193,7 +217,8 @@ class AuditLog:
 
     def append_many(self, events: Iterable[Mapping[str, object]]) -> list[Position]:
         """Append *events*, one behind the other; see `append`."""
-        entries = [encode(event) for event in events]
+        seal = self._subjects.seal
+        entries = [encode(event, seal) for event in events]
         self._relieve()
         return [
             Position(index, leaf, ticket.note)
@@ -210,7 +235,7 @@ class AuditLog:
             LogError: *event* cannot be an entry, or the log takes nothing any more.
         """
         queue = self._queue
-        queue.append(encode(event))
+        queue.append(encode(event, self._subjects.seal))
         if self._line.refusal:
             self._line.check()
         if self._idle:
@@ -235,6 +260,63 @@ class AuditLog:
         """
         self.flush()
         self._ledger.publish(wait=True)
+
+    def erase(
+        self, *, index: int | None = None, field: str = "", subject: str = "", by: str, reason: str
+    ) -> int:
+        """Erase what entries commit to; the log says that it was, and every proof still holds.
+
+        First an entry ``erasure`` is written, then the values go. A crash in between leaves
+        some there, and the same call made again removes them.
+
+        Args:
+            index: the number of an entry; all its fields that can be erased, or
+            field: the one at this path in it: ``arguments.to``.
+            subject: instead, all that was written for one subject, by destroying its key.
+            by: who decided it.
+            reason: why.
+
+        Returns:
+            How many values were erased here. Copies of the log's directory that were made
+            before still have them, but for those of a subject.
+
+        Raises:
+            MisuseError: neither an entry nor a subject is given, or both.
+            LogError: there is no such entry, field or subject; or the disk fails.
+        """
+        if (index is None) == (not subject) or (subject and field):
+            raise MisuseError("erase() takes index=, and perhaps field=; or subject=")
+        if not isinstance(self._ledger, DirectoryLedger):
+            raise MisuseError(f"what {self._ledger.where} has cannot be erased from here")
+        about: dict[str, Any] = {"by": by, "reason": reason}
+        if index is None:
+            key, gone = self._subjects.id_of(subject), []
+            if not key:
+                raise LogError("nothing is sealed for this subject, or it was erased before")
+            about["key"] = key
+        else:
+            key, gone = "", self._commitments(index, field)
+            about |= {"index": index, "field": field, "commitments": gone}
+        self.append({"v": 1, "type": "erasure", "time": time.time_ns(), **about})
+        self.publish()
+        if key:
+            self._subjects.destroy(subject)
+        return self._ledger.erase(gone, key)
+
+    def _commitments(self, index: int, field: str) -> list[str]:
+        """Return what the fields of an entry at, or below, a path are committed to by."""
+        self.publish()
+        tree, _ = open_tree(self.directory)
+        if not 0 <= index < tree.size:
+            raise LogError(f"the log has no entry {index}")
+        found = [
+            commitment
+            for path, commitment in commitments_in(orjson.loads(tree.entry(index)))
+            if not field or path == field or path.startswith(f"{field}.")
+        ]
+        if not found:
+            raise LogError(f"entry {index} has nothing there that can be erased")
+        return found
 
     def close(self) -> None:
         """Flush, publish, and let others open the log. A second call does nothing.

@@ -18,6 +18,10 @@ In the directory nothing is believed that no head of the log's key covers:
 4. A journal that gets shorter, disappears, or no longer has the head that was
    known, is refused as well.
 
+What entries commit to and do not show (`checkrein.log.openings`) is in the frames until it
+is published; then it lies in ``.state/openings``, written before the head that covers it. It
+is erased there only, after a publication: so nobody has it in a journal, to write it again.
+
 On Windows a file that is open cannot be replaced; there the lock is kept from
 opening to closing, and a log has one writer.
 """
@@ -37,11 +41,14 @@ from checkrein.log.ledgers import Committed, authorised
 from checkrein.log.locks import FileLock, refuse_network
 from checkrein.log.merkle import EMPTY_ROOT, Frontier, leaf_hashes, subtree_hash
 from checkrein.log.note import Signer, parse_vkey, sign_note
+from checkrein.log.openings import openings_of
 from checkrein.log.pins import OwnPin, rolled_back
 from checkrein.log.published import Published
+from checkrein.log.shelf import keep_openings, remove_openings
 from checkrein.log.stored import stored_hashes
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 _logger = logging.getLogger("checkrein")
@@ -170,6 +177,7 @@ class DirectoryLedger:
         self._tree = self._published.tree
         self._entries: list[bytes] = []
         self._leaves: list[bytes] = []
+        self._aside: list[tuple[int, bytes]] = []  # openings, with the end of their commit
 
     def _compare_with_pin(self) -> None:
         kept = self._pin.read() if self._pin else b""
@@ -206,18 +214,22 @@ class DirectoryLedger:
                 tree.extend(leaves)
                 head = Checkpoint(self._signer.name, tree.size, tree.root())
                 note = sign_note(head.text(), self._signer)
-                self._journal.append(encode_frame(first, entries, note), sync=self._durable)
-                self._advance(tree, note, entries, leaves)
+                aside = openings_of(entries, first)
+                frame = encode_frame(first, entries, note, aside)
+                self._journal.append(frame, sync=self._durable)
+                self._advance(tree, note, entries, leaves, aside)
                 if self._durable and self._pin:
                     self._pin.keep(note)
             return Committed(first, self._note, leaves)
 
     def _advance(
-        self, tree: Frontier, note: str, entries: list[bytes], leaves: list[bytes]
+        self, tree: Frontier, note: str, entries: list[bytes], leaves: list[bytes], aside: bytes
     ) -> None:
         self._tree, self._note = tree, note
         self._entries += entries
         self._leaves += leaves
+        if aside:
+            self._aside.append((tree.size, aside))
 
     def _catch_up(self, *, thoroughly: bool = False) -> None:
         """Take in what other processes have written since this one looked.
@@ -272,7 +284,7 @@ class DirectoryLedger:
             tree.extend(leaves)
             good = frame.first == self.size and frame.head.root == tree.root()
             if good:
-                self._advance(tree, frame.note.decode(), frame.entries, leaves)
+                self._advance(tree, frame.note.decode(), frame.entries, leaves, frame.openings)
         if not good:
             raise _changed(frame.first, ".state/journal")
 
@@ -289,11 +301,36 @@ class DirectoryLedger:
                 self._catch_up()
                 entries, leaves, note = self._entries.copy(), self._leaves.copy(), self._note
                 edge, stop = self._edge(), self._journal.size
+                aside = b"".join([lines for _, lines in self._aside])
             if stop:
                 with as_log_error("publishing the log"):
+                    if aside:
+                        keep_openings(self._directory, self._disk, aside)
                     if entries:
                         edge.publish(entries, leaves, note)
                 self._begin_journal(stop, note)
+        finally:
+            self._publishing.release()
+
+    def erase(self, commitments: Collection[str], key: str = "") -> int:
+        """Remove openings of published entries for good; return how many there were.
+
+        Args:
+            commitments: which ones.
+            key: the id of a subject's key, whose openings go as well.
+
+        Raises:
+            LogError: that failed, and can be tried again.
+        """
+        if not self._publishing.acquire():
+            raise LogError("another process publishes this log, and does not come to an end")
+        try:
+            with as_log_error("erasing"):
+                return remove_openings(
+                    self._directory,
+                    self._disk,
+                    lambda one: one.commitment in commitments or bool(key and one.key == key),
+                )
         finally:
             self._publishing.release()
 
@@ -315,6 +352,7 @@ class DirectoryLedger:
         """Forget entries that are published."""
         count = head.size - self._head.size
         del self._entries[:count], self._leaves[:count]
+        self._aside = [one for one in self._aside if one[0] > head.size]
         self._head = head
 
 

@@ -7,8 +7,8 @@ The file is a row of frames, one per commit, all integers big endian::
 
 ``first`` is the index of the first entry, ``bundle`` holds at least one entry
 as in an entry bundle (see `checkrein.log.tiles`; here without limit of 256),
-``openings`` has room for what entries are committed to and do not show, and is
-empty as yet, and ``note`` is the signed head of the log after these entries. A
+``openings`` is what they commit to and do not show (`checkrein.log.openings`), and
+``note`` is the signed head of the log after these entries. A
 frame is shorter than 64 MiB. It is written with one ``pwrite`` and one
 ``fdatasync``: entries, openings and signed head become durable together.
 

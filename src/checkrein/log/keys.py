@@ -5,6 +5,7 @@ r"""Where the private keys of logs live: with the user, never with the log.
     <data>/keys/<id>.skey     the private key text, mode 0600
     <data>/keys/<id>.vkey     the public key text
     <data>/heads/<id>         the last head that was signed, see `checkrein.log.pins`
+    <data>/subjects/<id>/     keys of subjects, see `checkrein.log.subjects`
     <id>                      the first 32 hex digits of SHA-256(origin)
 
 ``<data>`` is ``$CHECKREIN_DATA``, else ``~/Library/Application Support/checkrein``
@@ -39,6 +40,16 @@ def key_path(origin: str) -> Path:
 def head_path(origin: str) -> Path:
     """Return the place of the last head that this user's writers of *origin* signed."""
     return _data_directory() / "heads" / _id(origin)
+
+
+def subjects_directory(origin: str) -> Path:
+    """Return the place of the keys of the log's subjects; see `checkrein.log.subjects`."""
+    return _data_directory() / "subjects" / _id(origin)
+
+
+def subject_path(origin: str, subject: str) -> Path:
+    """Return the place of the key of one subject of a log."""
+    return subjects_directory(origin) / _id(subject)
 
 
 def new_key(origin: str, path: Path | None = None) -> Ed25519Signer:
@@ -151,7 +162,7 @@ def refuse_inside(path: Path, directory: Path, what: str = "the private key") ->
 
 
 def _id(origin: str) -> str:
-    return sha256(origin.encode()).hexdigest()[:32]
+    return sha256(origin.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _create_pair(path: Path, private: str, public: str) -> None:

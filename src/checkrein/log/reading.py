@@ -19,7 +19,9 @@ from checkrein.errors import LogError, TamperedError
 from checkrein.log.checkpoint import open_checkpoint
 from checkrein.log.disk import read_file
 from checkrein.log.journal import scan
+from checkrein.log.openings import opened
 from checkrein.log.published import read_items
+from checkrein.log.shelf import stored_openings, values_of
 from checkrein.log.tiles import ENTRIES, WIDTH
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from checkrein.log.journal import Frame
 
 _PAUSE: Final = 0.2
+_COMMITTED: Final = b'{"commitment":"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +60,33 @@ def take_snapshot(directory: Path) -> Snapshot:
     return Snapshot(checkpoint, journal or b"")
 
 
-def read_entries(directory: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_entries(
+    directory: str | os.PathLike[str], *, values: bool = True
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (index, event) for each entry, **unverified**, for display.
 
     Args:
         directory: the log's directory; the log may be open or crashed.
+        values: put the values that entries commit to in their places, where they are here
+            and were not erased.
 
     Raises:
         LogError: there is no log here.
         TamperedError: an entry cannot be read.
     """
     place = Path(directory)
+    known: dict[str, Any] | None = None
     for index, entry in _entries(place, 0):
-        yield index, decode_event(index, entry)
+        event = decode_event(index, entry)
+        if values and _COMMITTED in entry:
+            known = _values(place) if known is None else known
+            event = opened(event, known)
+        yield index, event
+
+
+def _values(directory: Path) -> dict[str, Any]:
+    origin = open_checkpoint(take_snapshot(directory).checkpoint or b"", None).origin
+    return values_of(stored_openings(directory), origin)
 
 
 def entry_count(directory: str | os.PathLike[str]) -> int:

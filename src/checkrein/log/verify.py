@@ -2,7 +2,8 @@
 
 1. *content*: every entry, in bundles and journal, hashes to its hash in the tree.
 2. *tree*: those hashes give the roots of all heads, published and in the journal,
-   and every hash in every tile of every level.
+   and every hash in every tile of every level. What is kept beside the tree for
+   entries that commit to fields (`checkrein.log.openings`) is what they commit to.
 3. *signature*: all heads are signed by the key that the caller gave or this user
    knows. Without a key the log only asserts itself: anybody could have written it.
 4. *freshness*: a log that was cut back, or replaced by an older copy, is
@@ -42,6 +43,7 @@ from checkrein.log.merkle import EMPTY_ROOT, leaf_hashes, subtree_hash
 from checkrein.log.note import Verifier, parse_vkey
 from checkrein.log.published import read_items
 from checkrein.log.reading import Snapshot, take_snapshot
+from checkrein.log.shelf import stored_openings
 from checkrein.log.spans import (
     SPAN,
     Checked,
@@ -52,6 +54,7 @@ from checkrein.log.spans import (
     tell,
 )
 from checkrein.log.stored import stored_hashes
+from checkrein.log.tilereader import TileReader
 from checkrein.log.tiles import ENTRIES, WIDTH, Edge, Tile, parse_path, split_hashes
 
 if TYPE_CHECKING:
@@ -223,6 +226,7 @@ class _Verification:
         except TamperedError as error:
             self.tree.append(str(error))
         self._compare_roots(claimed, frames)
+        self._check_openings(claimed.size, frames)
         fresh = self._freshness(claimed.origin, size, verifier)
         problems = (*self.content, *self.tree, *self.signature, *self.freshness)
         return Report(
@@ -442,6 +446,20 @@ class _Verification:
         for level, (number, path) in sorted(self.furthest.items()):
             if number * WIDTH >= size >> 8 * max(level, 0):
                 self.tree.append(f"{path}: lies behind the end of the log")
+
+    def _check_openings(self, published: int, frames: list[Frame]) -> None:
+        """See that what is kept beside the tree is what the entries are committed to."""
+        tail = [e for one in frames for i, e in enumerate(one.entries, one.first) if i >= published]
+        tree = TileReader(self.directory, published, tail)
+        try:
+            for one in stored_openings(self.directory):
+                one.check()
+                if one.index >= tree.size or f'"{one.commitment}"'.encode() not in tree.entry(
+                    one.index
+                ):
+                    raise TamperedError(f"an opening is of no field of entry {one.index}")
+        except TamperedError as error:
+            self.content.append(f"openings: {error}")
 
     # What it comes to
 
