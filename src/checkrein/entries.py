@@ -61,7 +61,11 @@ class Entries:
         """Return fields about a prompt or a model's output."""
         raw = text.encode("utf-8", "surrogatepass")
         digest = sha256(b"checkrein/said/v1\n" + self._run._salt + raw).hex()
-        return {"digest": digest, "letters": len(text), **({"text": loggable(text)} if keep else {})}
+        return {
+            "digest": digest,
+            "letters": len(text),
+            **({"text": loggable(text)} if keep else {}),
+        }
 
     def of_host(self, framework: str, version: str, ids: Mapping[str, object]) -> dict[str, Any]:
         """Return fields about a framework; what it says is cut, and made visible."""

@@ -4,9 +4,9 @@ What a decorator reads from a signature is made from the schema here:
 
 * each property is a parameter, passed by name. The default that the schema states is shown and
   passed like any value; where it states none, ``None`` stands for "not given", and is not passed;
-* ``string``, ``integer``, ``number``, ``boolean``, ``array``, ``object`` and ``null`` are
-  checked as the types that they are, ``enum`` and ``const`` as a ``Literal``; whatever else a schema
-  says is the tool's own business, and the value is any plain data;
+* ``string``, ``integer``, ``number``, ``boolean``, ``array``, ``object`` and ``null`` are checked
+  as the types that they are, ``enum`` and ``const`` as a ``Literal``; whatever else a schema says
+  is the tool's own business, and the value is any plain data;
 * a parameter named in *untrusted* tolerates untrusted content, any other one is plain;
 * what the tool returns is untrusted content, unless *result* says otherwise: nobody here knows
   what it puts into it.
@@ -42,7 +42,6 @@ _TYPES: Final[dict[str, Any]] = {
 }
 
 
-
 def adopted(
     call: Callable[[dict[str, Any]], Any],
     guard: Decorator,
@@ -75,8 +74,10 @@ def adopted(
     Example:
         >>> from checkrein import Grant, Run, allow, writes
         >>> schema = {"properties": {"path": {"type": "string"}}, "required": ["path"]}
-        >>> save = adopted(lambda given: f"saved {given['path']}", writes("files.notes"), name="save",
-        ...                description="", schema=schema, result=str)
+        >>> save = adopted(
+        ...     lambda given: f"saved {given['path']}", writes("files.notes"),
+        ...     name="save", description="", schema=schema, result=str,
+        ... )
         >>> with Run(agent="clerk", grant=Grant(allow("files.notes"))):
         ...     save(path="a.txt")
         'saved a.txt'
@@ -84,11 +85,11 @@ def adopted(
     parameters, names = _parameters(schema, untrusted, injected)
 
     def given_to(arguments: dict[str, Any]) -> dict[str, Any]:
-        return {
-            names[one]: value.reveal() if isinstance(value, Untrusted) else value
-            for one, value in arguments.items()
-            if value is not None or one not in absent
+        bare = {
+            name: one.reveal() if isinstance(one, Untrusted) else one
+            for name, one in arguments.items()
         }
+        return {names[one]: bare[one] for one in bare if bare[one] is not None or one not in absent}
 
     absent = {one.name for one in parameters if one.default is None}
     body: Callable[..., Any]
@@ -128,8 +129,8 @@ def _parameters(
     parameters: list[inspect.Parameter] = []
     names: dict[str, str] = {}
     for name, one in properties.items():
-        hint = _hint(one)
-        default = inspect.Parameter.empty
+        hint: Any = _hint(one)
+        default: Any = inspect.Parameter.empty
         if name not in required:
             default = one.get("default") if isinstance(one, Mapping) else None
             hint = Union[hint, None] if default is None else hint  # noqa: UP007 (built at run time)
@@ -165,7 +166,5 @@ def _hint(schema: Any) -> Any:
     if isinstance(either, list) and either:
         return Union[tuple(_hint(one) for one in either)]  # noqa: UP007 (built at run time)
     kind = schema.get("type")
-    kinds = kind if isinstance(kind, list) else [kind]
-    if not kinds or not all(isinstance(one, str) and one in _TYPES for one in kinds):
-        return Any
-    return Union[tuple(_TYPES[one] for one in kinds)]  # noqa: UP007 (built at run time)
+    kinds = [_TYPES.get(str(one)) for one in (kind if isinstance(kind, list) else [kind])]
+    return Union[tuple(kinds)] if kinds and None not in kinds else Any  # noqa: UP007

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -73,7 +73,7 @@ class Conversations:
         self.gate = QueueGate(self.store, wait=timedelta(0))
 
     @contextmanager
-    def run(self, id: str, *, agent: str, grant: Grant | Chain, **more: Any) -> Iterator[Run]:  # noqa: A002
+    def run(self, id: str, *, agent: str, grant: Grant | Chain, **more: Any) -> Generator[Run]:  # noqa: A002
         """Activate the run of a conversation for one turn: a new one, or where it was left.
 
         Args:
@@ -146,7 +146,7 @@ class Conversations:
         return self._directory / f"{name}{ending}"
 
     @contextmanager
-    def _turn(self, id: str) -> Iterator[int]:  # noqa: A002
+    def _turn(self, id: str) -> Generator[int]:  # noqa: A002
         fd = os.open(self._path(id, ".turn"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:

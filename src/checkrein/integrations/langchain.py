@@ -14,6 +14,8 @@ another one. The graph needs a checkpointer for that: without one LangGraph ends
 run, and the question can only be answered at the desk.
 """
 
+# pyright: reportMissingImports=false, reportUntypedBaseClass=false
+# (LangChain is not installed where types are checked)
 from __future__ import annotations
 
 import json
@@ -81,9 +83,7 @@ class Guard(AgentMiddleware[Any, Any, Any]):
         except (Denied, Suspended) as no:
             return self._told(request, no)
 
-    async def awrap_tool_call(
-        self, request: Any, handler: Callable[[Any], Awaitable[Any]]
-    ) -> Any:
+    async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         """Make a tool call."""
         try:
             with hosts.active(self._run) as run:
@@ -178,14 +178,18 @@ def _callables(tool: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(tool, dict):
         yield str(tool.get("name") or tool.get("type")), tool
     else:
-        yield getattr(tool, "name", None) or getattr(tool, "__name__", "tool"), tool
+        yield str(getattr(tool, "name", getattr(tool, "__name__", "tool"))), tool
 
 
 # -- tools that are not ours -----------------------------------------------------------------
 
 
 def adopt(
-    tool: BaseTool, guard: Decorator, *, untrusted: Collection[str] = (), result: Any = Untrusted[Any]
+    tool: BaseTool,
+    guard: Decorator,
+    *,
+    untrusted: Collection[str] = (),
+    result: Any = Untrusted[Any],
 ) -> StructuredTool:
     """Return a ready-made tool with a guard in front: same name, description and schema.
 
@@ -201,16 +205,19 @@ def adopt(
     """
     if not isinstance(tool, BaseTool):
         raise MisuseError("adopt(tool, ...) takes a LangChain tool; decorate functions of your own")
-    shown = tool.tool_call_schema
+    shown: Any = tool.tool_call_schema
+    takes: Any = tool.args_schema if isinstance(tool.args_schema, dict) else tool.get_input_schema()
     schema = shown if isinstance(shown, dict) else shown.model_json_schema()
     known = schema.get("properties", {})
-    given = [one for one in tool.get_input_schema().model_fields if one not in known]
+    given = (
+        () if isinstance(takes, dict) else [one for one in takes.model_fields if one not in known]
+    )
     about: Any = {
         "name": tool.name,
         "description": tool.description,
         "schema": schema,
         "untrusted": untrusted,
-        "injected": given if not isinstance(tool.args_schema, dict) else (),
+        "injected": given,
         "result": result,
     }
 
@@ -221,7 +228,7 @@ def adopt(
     return StructuredTool(
         name=tool.name,
         description=tool.description,
-        args_schema=tool.args_schema,
+        args_schema=takes,
         func=adopted(tool.invoke, guard, **about) if plain else None,
         coroutine=adopted(acall, guard, **about),
         return_direct=tool.return_direct,
