@@ -35,7 +35,8 @@ def send_email(to: str, body: Untrusted[str]) -> None:
 
 
 class Script(GenericFakeChatModel):
-    bind_tools = lambda self, tools, **more: self  # noqa: E731 (it calls them as it likes)
+    def bind_tools(self, tools, **more):
+        return self
 
 
 theirs = {"to": "eve@example.org", "body": "all mail"}  # outside the grant
@@ -53,7 +54,6 @@ with tempfile.TemporaryDirectory() as name:
         words = run.instruct("Summarise today's mail and send it to lead@example.com")
         graph.invoke({"messages": [("user", words)]}, thread)
     (paused,) = graph.get_state(thread).interrupts
-    print("asked:", [one["text"] for one in paused.value["arguments"]])
     with talks.run("thread-7", agent="bot", grant=grant):
         graph.invoke(Command(resume={paused.id: answer(paused.value, True, by="dana")}), thread)
     talks.close()

@@ -24,12 +24,15 @@ from langgraph.types import Command, interrupt  # noqa: E402
 
 from checkrein import Untrusted, injected, reads, writes  # noqa: E402
 from checkrein.errors import Denied, MisuseError  # noqa: E402
-from frameworks import tools  # noqa: E402
+from checkrein.integrations import hosts  # noqa: E402
+from checkrein.integrations.langchain import adopt, audit  # noqa: E402
+from frameworks import tools, twins  # noqa: E402
 from frameworks.contract import FrameworkContract, Wish, done  # noqa: E402
 from frameworks.hosts.langchain import HOST, Scripted  # noqa: E402
-from frameworks.integration import IntegrationContract  # noqa: E402
+from frameworks.integration import IntegrationContract, Pausing  # noqa: E402
 from frameworks.shapes import assert_fenced, letter  # noqa: E402
 from frameworks.tools import DONE, LETTER, Desk, open_run  # noqa: E402
+from support import MemoryLog  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -266,3 +269,51 @@ def test_the_run_counts_in_which_the_agent_is_iterated(streamed: bool, tmp_path:
         list(stream)
     assert caught.value.rule == "run.none"
     assert DONE == []
+
+
+# -- the integration -----------------------------------------------------------------------------
+
+
+def test_a_tool_with_two_functions_is_judged_by_both() -> None:
+    """A guarded function and a coroutine beside it that is not: half of the calls escape."""
+    one = StructuredTool.from_function(func=tools.read_inbox, coroutine=twins.aread_inbox)
+    assert [problem.tool for problem in audit([one])] == ["read_inbox"]
+
+
+def test_a_tool_that_the_provider_runs_is_found_and_exposes(tmp_path: Path) -> None:
+    """Its results never pass through here."""
+    hosted = {"type": "web_search"}
+    assert [problem.tool for problem in audit([tools.read_inbox, hosted])] == ["web_search"]
+    with open_run(tmp_path) as run:
+        hosts.expose_unguarded(run, audit([hosted]))
+        assert run.exposed
+
+
+def test_the_runtime_of_an_adopted_tool_goes_through(tmp_path: Path) -> None:
+    """What the framework injects stays out of the schema, the digest and the log."""
+
+    @tool
+    def foreign(text: str, runtime: ToolRuntime) -> str:
+        """Sign a text."""
+        DONE.append(("foreign", runtime.tool_call_id, text))
+        return "signed"
+
+    one = adopt(foreign, writes("frameworks.context"))
+    log = MemoryLog()
+    with open_run(tmp_path, log=log):
+        talk = HOST.chat([one], [Wish("foreign", {"text": "hello"})])
+    assert list(talk.schemas["foreign"]["parameters"]["properties"]) == ["text"]
+    assert done("foreign") == [("0.0", "hello")]
+    assert log.of("call.allowed")[0]["arguments"] == {"text": "hello"}
+
+
+def test_changed_saved_arguments_are_asked_about_anew(tmp_path: Path) -> None:
+    """The graph is interrupted again, and the question shows what would run."""
+    pausing = Pausing("langchain", tmp_path)
+    (question,) = pausing.phase().questions
+    assert pausing.change_saved("dana@acme.example", "eve1@evil.example")
+    (again,) = pausing.phase(pausing.yes(question)).questions
+    shown = {one["name"]: one["text"] for one in again["arguments"]}
+    assert shown["to"] == '"eve1@evil.example"'
+    assert again["refused"] == "the answer is for another question"
+    assert pausing.sent == []
