@@ -10,6 +10,7 @@ Chromium, and ``oracles``, but for Debian's Go and its ``x/mod``. ``.ci/run`` ca
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import nox
 
@@ -19,6 +20,9 @@ nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["tests", "lint", "types", "layers"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+HOSTS = Path("tests/frameworks/hosts")
+FRAMEWORKS = sorted(path.stem for path in HOSTS.glob("*.txt"))
 
 
 def groups(*names: str) -> list[str]:
@@ -60,13 +64,38 @@ def layers(session: nox.Session) -> None:
     session.run("lint-imports")
 
 
-@nox.session
-def frameworks(session: nox.Session) -> None:
-    """Run guarded tools inside real agent frameworks, with scripted models."""
-    session.install("-e", ".", *groups("tests", "frameworks"))
+@nox.session(venv_backend="uv|virtualenv")
+@nox.parametrize("framework", FRAMEWORKS)
+def frameworks(session: nox.Session, framework: str) -> None:
+    """Run guarded tools inside a real agent framework, with a scripted model."""
+    install_framework(session, framework)
+    named = {"CHECKREIN_REQUIRE_FRAMEWORKS": framework}
+    session.run("pytest", f"tests/frameworks/test_{framework}.py", *session.posargs, env=named)
+    if framework in EXTRAS and not session.posargs:
+        session.run("pytest", "tests/examples", "-k", framework, env=named)
+
+
+@nox.session(venv_backend="uv|virtualenv")
+@nox.parametrize("framework", [one for one in FRAMEWORKS if (HOSTS / f"{one}.py").exists()])
+def table(session: nox.Session, framework: str) -> None:
+    """Test what the table of frameworks says, and write it anew."""
+    install_framework(session, framework)
     session.run(
-        "pytest", "tests/frameworks", *session.posargs, env={"CHECKREIN_REQUIRE_FRAMEWORKS": "1"}
+        "pytest",
+        f"tests/frameworks/test_{framework}.py",
+        env={
+            "CHECKREIN_REQUIRE_FRAMEWORKS": framework,
+            "CHECKREIN_TABLE": "docs/frameworks/results",
+        },
     )
+    session.run("python", "docs/frameworks/table.py")
+
+
+def install_framework(session: nox.Session, framework: str) -> None:
+    """Install us with the extra of the framework's name, and what its tests need besides."""
+    ours = f".[{framework}]" if framework in EXTRAS else "."
+    requirements = str(HOSTS / f"{framework}.txt")
+    session.install("-e", ours, *groups("tests"), "-r", requirements)
 
 
 @nox.session

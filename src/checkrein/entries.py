@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-from checkrein.events import loggable_arguments, loggable_field, loggable_sources
+from checkrein.events import loggable, loggable_arguments, loggable_field, loggable_sources
+from checkrein.lazy import sha256
 from checkrein.untrusted import Untrusted
+from checkrein.visible import visible
 
 if TYPE_CHECKING:
     from checkrein.calls import Call
     from checkrein.rules import Finding
     from checkrein.runs import Run
     from checkrein.standing import Leave
+
+
+_LONGEST_ID: Final = 200
+
+
+def _short(one: object) -> str:
+    """Return an id as its framework gives it: a text or a number, or else the name of its type."""
+    return visible(str(one)[:_LONGEST_ID]) if isinstance(one, str | int) else type(one).__name__
 
 
 class Entries:
@@ -46,6 +56,21 @@ class Entries:
             "seq": next(self._numbers),
             **{name: loggable_field(value) for name, value in fields.items()},
         }
+
+    def said(self, text: str, *, keep: bool) -> dict[str, Any]:
+        """Return fields about a prompt or a model's output."""
+        raw = text.encode("utf-8", "surrogatepass")
+        digest = sha256(b"checkrein/said/v1\n" + self._run._salt + raw).hex()
+        return {
+            "digest": digest,
+            "letters": len(text),
+            **({"text": loggable(text)} if keep else {}),
+        }
+
+    def of_host(self, framework: str, version: str, ids: Mapping[str, object]) -> dict[str, Any]:
+        """Return fields about a framework; what it says is cut, and made visible."""
+        told = [[_short(name), _short(one)] for name, one in sorted(ids.items()) if one is not None]
+        return {"framework": _short(framework), "version": _short(version), "ids": told}
 
     def of_call(self, kind: str, call: Call, findings: Iterable[Finding]) -> dict[str, Any]:
         """Return the entry about the decision on *call*."""

@@ -20,6 +20,11 @@ type                    further fields
 ``run.plan``            steps, plan (its name among the grants, with its digest)
 ``instruction``         text
 ``prompt``              system, digest (of all of it), sources
+``host``                framework, version, ids (pairs of name and value: what a
+                        framework calls the conversation; nothing rests on it)
+``model.prompt``        digest, letters, of all that a model was given; text, where
+                        the application wants it kept
+``model.output``        digest, letters, of what it said; text, as above
 ``quarantine``          sources, schema
 ``trusted``             values (how many)
 ``call.allowed``        call, agent, tool, effect, resource, arguments, digest,
@@ -51,7 +56,8 @@ it is durable before the body runs. ``status`` is ``done``, ``raised``,
 Plain arguments are written as they are, cut at 1,000 letters with their length
 beside. Untrusted payload is written as its sources and length. The digest of a
 call is salted with a secret of the run, since a bare digest of a short text can
-be guessed.
+be guessed. That of a prompt or an output is SHA-256 of ``checkrein/said/v1``, LF, the
+same secret and the text.
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ class Tool:
         """Return the guarded function with *run* fixed, *receiver* as its first argument."""
 
         def frame() -> Frame:
-            return _frame_for(run)
+            return frame_for(run)
 
         return self._wrap(frame, receiver)
 
@@ -259,10 +259,13 @@ class Tool:
         return wrapper
 
 
-def _frame_for(run: Run) -> Frame:
-    """Return the frame for a tool bound to *run*.
+def frame_for(run: Run) -> Frame:
+    """Return the frame for a tool bound to *run*, or for a framework that serves it.
 
     The active frame serves where it belongs to the run or to one inside it.
+
+    Raises:
+        Denied: another run is active, or a quarantined model runs here.
     """
     active = ACTIVE.get()
     if isinstance(active, Apart):

@@ -30,7 +30,7 @@ from dataclasses import replace
 from datetime import timedelta
 from math import inf
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar, cast
 
 from checkrein.admission import Refusal, admit
 from checkrein.advice import advise
@@ -194,6 +194,7 @@ class Run:
         self._denials = 0
         self._children = 0  # opened, ever
         self._resumes = ""  # the run that this one goes on with
+        self._host: dict[str, Any] = {}  # the framework that was named last
         self.questions = Questions(self)
         self.entries = Entries(self)
 
@@ -368,6 +369,11 @@ class Run:
             locked=any(one.locked for one in states),
             refused=states[-1].refused,
         )
+
+    @property
+    def resumes(self) -> str:
+        """The id of the suspended run that this one goes on with, ``""`` for none."""
+        return self._resumes
 
     @property
     def closed(self) -> bool:
@@ -926,6 +932,29 @@ class Run:
             self.log.append(event)
         else:
             self.log.enqueue(event)
+
+    def heard(self, kind: Literal["prompt", "output"], text: str, *, keep: bool = False) -> None:
+        """Write down what a model was given, or has said: its size and a salted digest.
+
+        For integrations. It trusts nothing, and a log that cannot take it locks the run.
+
+        Args:
+            kind: ``"prompt"`` or ``"output"``.
+            text: all of it.
+            keep: write the text down, too.
+        """
+        if self.log is not None:
+            self._note(f"model.{kind}", **self.entries.said(text, keep=keep))
+
+    def hosted(self, framework: str, version: str, **ids: object) -> None:
+        """Write down in which framework the run is, and what that calls it; once, until it changes.
+
+        For integrations. Nothing is decided by these ids: they are what the framework says.
+        """
+        fields = self.entries.of_host(framework, version, ids)
+        if fields != self._host:
+            self._host = fields
+            self._note("host", **fields)
 
     def _note(self, kind: str, /, **fields: Any) -> None:
         """Write down what has become of the run; that holds even if the log cannot take it."""

@@ -27,6 +27,7 @@ from checkrein import constraints
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+INTEGRATIONS = ROOT / "src" / "checkrein" / "integrations"
 PERMISSIONS = ROOT / "docs" / "permissions"
 TEXTS = [README, ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *PAGES]
 END_OF_BLOCK = "\x1e"
@@ -114,6 +115,10 @@ def check_page(text: str, directory: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT / "docs")))
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path):
     """Its Python runs without a warning, and prints just what the page states."""
+    if page.parent.name == "frameworks" and (INTEGRATIONS / f"{page.stem}.py").exists():
+        if page.stem not in os.environ.get("CHECKREIN_REQUIRE_FRAMEWORKS", "").split(","):
+            name = f"checkrein.integrations.{page.stem}"
+            pytest.importorskip(name, reason=f"needs checkrein[{page.stem}]", exc_type=ImportError)
     needed = NEEDS.get(page.relative_to(ROOT / "docs").as_posix())
     if needed and not os.environ.get("CHECKREIN_REQUIRE_WEBHOOK"):
         pytest.importorskip(needed, reason=f"the page needs {needed}")

@@ -8,12 +8,19 @@ import os
 import pytest
 
 
-def needed(name: str) -> None:
-    """Skip the calling test module if *name* cannot be imported.
+def needed(framework: str, *modules: str) -> None:
+    """Skip the calling test module if a framework's *modules* cannot be imported.
 
-    With ``CHECKREIN_REQUIRE_FRAMEWORKS=1`` a missing framework is an error.
+    Where the environment variable ``CHECKREIN_REQUIRE_FRAMEWORKS`` names the framework, that
+    is an error.
+
+    Args:
+        framework: its name, as of its file in ``frameworks/hosts``.
+        modules: what its tests import; a module of the same name if left out.
     """
-    if os.environ.get("CHECKREIN_REQUIRE_FRAMEWORKS") == "1":
-        importlib.import_module(name)
-    else:
-        pytest.importorskip(name, reason=f"{name} is not installed: run the frameworks session")
+    for name in modules or (framework,):
+        if framework in os.environ.get("CHECKREIN_REQUIRE_FRAMEWORKS", "").split(","):
+            importlib.import_module(name)
+        else:
+            reason = f"{name} is not installed: run the session frameworks(framework={framework!r})"
+            pytest.importorskip(name, reason=reason)

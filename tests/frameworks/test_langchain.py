@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -12,42 +10,29 @@ import pytest
 
 from frameworks.needed import needed
 
-needed("langchain")
+needed("langchain", "langchain", "langgraph.checkpoint.sqlite")
 
 from langchain.agents import create_agent  # noqa: E402 (skipped above if it cannot run)
-from langchain.agents.middleware import ToolErrorMiddleware, wrap_tool_call  # noqa: E402
+from langchain.agents.middleware import wrap_tool_call  # noqa: E402
 from langchain.tools import ToolRuntime, tool  # noqa: E402
-from langchain_core.language_models import BaseChatModel  # noqa: E402
-from langchain_core.messages import (  # noqa: E402
-    AIMessage,
-    BaseMessage,
-    ToolMessage,
-    messages_to_dict,
-)
-from langchain_core.outputs import ChatGeneration, ChatResult  # noqa: E402
+from langchain_core.messages import ToolMessage  # noqa: E402
 from langchain_core.runnables import RunnableConfig  # noqa: E402
 from langchain_core.tools import StructuredTool  # noqa: E402
-from langchain_core.utils.function_calling import convert_to_openai_tool  # noqa: E402
 from langgraph.checkpoint.memory import InMemorySaver  # noqa: E402
 from langgraph.errors import GraphInterrupt  # noqa: E402
 from langgraph.types import Command, interrupt  # noqa: E402
-from pydantic_core import to_json  # noqa: E402
 
 from checkrein import Untrusted, injected, reads, writes  # noqa: E402
 from checkrein.errors import Denied, MisuseError  # noqa: E402
-from frameworks import tools  # noqa: E402
-from frameworks.contract import (  # noqa: E402
-    Conversation,
-    FrameworkContract,
-    Host,
-    Told,
-    Turn,
-    Wish,
-    done,
-    wishes_of,
-)
+from checkrein.integrations import hosts  # noqa: E402
+from checkrein.integrations.langchain import adopt, audit  # noqa: E402
+from frameworks import tools, twins  # noqa: E402
+from frameworks.contract import FrameworkContract, Wish, done  # noqa: E402
+from frameworks.hosts.langchain import HOST, Scripted  # noqa: E402
+from frameworks.integration import IntegrationContract, Pausing  # noqa: E402
 from frameworks.shapes import assert_fenced, letter  # noqa: E402
 from frameworks.tools import DONE, LETTER, Desk, open_run  # noqa: E402
+from support import MemoryLog  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -57,87 +42,14 @@ def _no_tracing(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "false")
 
 
-def told_in(messages: Sequence[BaseMessage]) -> list[Told]:
-    """Return the tool results in *messages*, as the model reads them."""
-    told = []
-    for message in messages:
-        if isinstance(message, ToolMessage):
-            assert type(message.content) is str
-            told.append(Told(message.name or "", message.content))
-    return told
-
-
-class Scripted(BaseChatModel):
-    """A chat model that does what a script says."""
-
-    turns: Any
-    schemas: dict[str, Any] = {}
-
-    @property
-    def _llm_type(self) -> str:
-        return "scripted"
-
-    def bind_tools(self, tools: Sequence[Any], **more: Any) -> Scripted:
-        """Keep the schemas that a provider would be sent."""
-        for one in tools:
-            function = convert_to_openai_tool(one)["function"]
-            self.schemas[function.pop("name")] = function
-        return self
-
-    def _generate(
-        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **more: Any
-    ) -> ChatResult:
-        number = sum(isinstance(message, AIMessage) for message in messages)
-        wishes = wishes_of(self.turns, number, told_in(messages))
-        calls = [
-            {"name": wish.tool, "args": wish.arguments, "id": f"{number}.{place}"}
-            for place, wish in enumerate(wishes)
-        ]
-        message = AIMessage("" if calls else "done", tool_calls=calls)
-        return ChatResult(generations=[ChatGeneration(message=message)])
-
-    async def _agenerate(self, messages: list[BaseMessage], *rest: Any, **more: Any) -> ChatResult:
-        return self._generate(messages)
-
-
-def _tell(error: Exception, _: Any) -> str | None:
-    return str(error) if isinstance(error, Denied) else None
-
-
-class LangChain(Host):
-    """Runs ``create_agent`` with a scripted chat model."""
-
-    def converse(
-        self,
-        offered: Sequence[Callable[..., Any]],
-        *turns: Turn,
-        awaited: bool = False,
-        tell_denials: bool = False,
-        config: Any = None,
-    ) -> Conversation:
-        """Let the scripted model take its turns."""
-        model = Scripted(turns=turns, schemas={})
-        agent = create_agent(
-            model,
-            tools=list(offered),
-            middleware=[ToolErrorMiddleware(_tell)] if tell_denials else [],
-        )
-        start = {"messages": [("user", "go on")]}
-        if awaited:
-            state = asyncio.run(agent.ainvoke(start, config))
-        else:
-            state = agent.invoke(start, config)
-        messages = state["messages"]
-        assert messages[-1].content == "done"
-        history = to_json(messages_to_dict(messages)).decode()
-        return Conversation(told_in(messages), model.schemas, history)
-
-
-HOST = LangChain()
-
-
 class TestLangChain(FrameworkContract):
     """Everything in the contract."""
+
+    host = HOST
+
+
+class TestIntegration(IntegrationContract):
+    """Everything in the contract of integrations."""
 
     host = HOST
 
@@ -357,3 +269,51 @@ def test_the_run_counts_in_which_the_agent_is_iterated(streamed: bool, tmp_path:
         list(stream)
     assert caught.value.rule == "run.none"
     assert DONE == []
+
+
+# -- the integration -----------------------------------------------------------------------------
+
+
+def test_a_tool_with_two_functions_is_judged_by_both() -> None:
+    """A guarded function and a coroutine beside it that is not: half of the calls escape."""
+    one = StructuredTool.from_function(func=tools.read_inbox, coroutine=twins.aread_inbox)
+    assert [problem.tool for problem in audit([one])] == ["read_inbox"]
+
+
+def test_a_tool_that_the_provider_runs_is_found_and_exposes(tmp_path: Path) -> None:
+    """Its results never pass through here."""
+    hosted = {"type": "web_search"}
+    assert [problem.tool for problem in audit([tools.read_inbox, hosted])] == ["web_search"]
+    with open_run(tmp_path) as run:
+        hosts.expose_unguarded(run, audit([hosted]))
+        assert run.exposed
+
+
+def test_the_runtime_of_an_adopted_tool_goes_through(tmp_path: Path) -> None:
+    """What the framework injects stays out of the schema, the digest and the log."""
+
+    @tool
+    def foreign(text: str, runtime: ToolRuntime) -> str:
+        """Sign a text."""
+        DONE.append(("foreign", runtime.tool_call_id, text))
+        return "signed"
+
+    one = adopt(foreign, writes("frameworks.context"))
+    log = MemoryLog()
+    with open_run(tmp_path, log=log):
+        talk = HOST.chat([one], [Wish("foreign", {"text": "hello"})])
+    assert list(talk.schemas["foreign"]["parameters"]["properties"]) == ["text"]
+    assert done("foreign") == [("0.0", "hello")]
+    assert log.of("call.allowed")[0]["arguments"] == {"text": "hello"}
+
+
+def test_changed_saved_arguments_are_asked_about_anew(tmp_path: Path) -> None:
+    """The graph is interrupted again, and the question shows what would run."""
+    pausing = Pausing("langchain", tmp_path)
+    (question,) = pausing.phase().questions
+    assert pausing.change_saved("dana@acme.example", "eve1@evil.example")
+    (again,) = pausing.phase(pausing.yes(question)).questions
+    shown = {one["name"]: one["text"] for one in again["arguments"]}
+    assert shown["to"] == '"eve1@evil.example"'
+    assert again["refused"] == "the answer is for another question"
+    assert pausing.sent == []

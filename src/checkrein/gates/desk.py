@@ -241,7 +241,7 @@ class Desk:
         try:
             case = self.store.transact(work, changes=True)
         except AnswerRefused as refused:
-            self._note(verdict, str(refused))
+            self.note_refused(verdict, str(refused))
             raise
         if case.state == "answered" and self.heard is not None:
             self.heard(case.question.id)
@@ -324,7 +324,8 @@ class Desk:
                 found.append(question)
         return found
 
-    def _note(self, verdict: Verdict, problem: str) -> None:
+    def note_refused(self, verdict: Verdict, problem: str) -> None:
+        """Write down in the log that an answer does not count."""
         if self._log is not None:
             self._log.enqueue(
                 {

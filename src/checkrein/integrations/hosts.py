@@ -1,0 +1,295 @@
+"""What every integration does, without any framework.
+
+A framework's hook gets a tool call and what makes it. An integration
+
+1. puts the run in force around the call: :func:`active`;
+2. makes the call: the guard below decides, the hook decides nothing;
+3. turns :class:`~checkrein.errors.Denied` into the framework's own way to say no, with the
+   text of :func:`tell`. It raises nothing to mean no: two frameworks run the tool then;
+4. turns :class:`~checkrein.errors.Suspended` into the framework's own pause, whose payload is
+   the :func:`question`. When the framework is resumed with an :func:`answer`, :func:`take`
+   lays that on the desk, and the same call is made again. :func:`settle` is these steps
+   for frameworks that can be asked in the middle of a call.
+
+So what a framework saves while it waits counts for nothing. It holds the id and the
+digest of a question; the question itself, and which answer it got, are on the desk
+(:mod:`checkrein.gates.desk`), and the run finds it by the digest of the call. Arguments that
+were changed in the saved state make another call, which is decided, and asked about, anew.
+
+An answer is a dict of JSON data: ``confirmation``, ``digest``, ``approved``, ``by``, and if
+need be ``reason``, ``suspicious``, ``edits``, ``typed``, or all that a signed
+:class:`~checkrein.confirmations.Verdict` holds. One that is for another question, comes a second
+time, is late or is not an answer changes nothing and is written down.
+
+Around a model call an integration says what the run cannot know: :func:`begin`,
+:func:`expose_unguarded`, ``run.heard`` and ``run.hosted``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+from checkrein.confirmations import Verdict, read_verdict
+from checkrein.errors import ConfigurationError, Denied, Suspended, TamperedError
+from checkrein.frames import Frame, spec_of, why_unguarded
+from checkrein.gates.desk import AnswerRefused, Desk
+from checkrein.guards import frame_for
+from checkrein.ports import ACTIVE
+from checkrein.runs import Run
+from checkrein.visible import visible
+from checkrein.waiting import off_loop
+
+_UNSAID: Final[dict[str, Any]] = {
+    "reason": "",
+    "suspicious": False,
+    "edits": {},
+    "signature": "",
+    "parts": [],
+    "standing": None,
+}
+_SEEN: Final[WeakKeyDictionary[Run, set[str]]] = WeakKeyDictionary()
+
+
+# -- a call --------------------------------------------------------------------------------
+
+
+def tell(error: Denied | Suspended) -> str:
+    """Return what a model is told about a call that did not run: no argument value is in it."""
+    return str(error)
+
+
+@contextmanager
+def active(run: Run | None) -> Generator[Run | None]:
+    """Put *run* in force here, and give the run that is in force.
+
+    A run that is active already serves if it is *run* or one inside it; with ``None``
+    whichever is active serves.
+
+    Raises:
+        Denied: a run is active that is no part of *run*.
+    """
+    if run is None:
+        yield current()
+        return
+    frame = frame_for(run)
+    token = ACTIVE.set(frame)
+    try:
+        yield frame.run
+    finally:
+        ACTIVE.reset(token)
+
+
+def current(run: Run | None = None) -> Run | None:
+    """Return the run that is in force here, *run* if none is."""
+    frame = ACTIVE.get()
+    return frame.run if isinstance(frame, Frame) and not frame.run.closed else run
+
+
+# -- confirmation --------------------------------------------------------------------------
+
+
+def desk_of(run: Run | None) -> Desk | None:
+    """Return the desk on which the questions of *run* lie, ``None`` if its gate has none."""
+    desk = getattr(None if run is None else run.gate, "desk", None)
+    if run is None or not isinstance(desk, Desk):
+        return None
+    return Desk(desk.store, approvers=run.approvers, log=run.log, clock=run.clock)
+
+
+def question(run: Run, pending: Suspended) -> dict[str, Any]:
+    """Return the question that a call waits for, as JSON data to show to a person.
+
+    Arguments are there as text, every character visible, with where each came from.
+
+    Raises:
+        Suspended: *pending* itself, if its question lies on no desk.
+    """
+    desk = desk_of(run)
+    case = None if desk is None else desk.find(pending.confirmation)
+    if case is None:
+        raise pending
+    asked = case.question
+    return {
+        "confirmation": asked.id,
+        "digest": asked.digest,
+        "tool": asked.tool,
+        "effect": asked.effect,
+        "resource": asked.resource,
+        "arguments": [
+            {
+                "name": one.name,
+                "text": one.text,
+                "origin": visible(one.origin),
+                "untrusted": one.untrusted,
+                "concern": one.concern,
+            }
+            for one in asked.arguments
+        ],
+        "reasons": list(asked.reasons),
+        "preview": asked.preview,
+        "agent": asked.agent,
+        "expires": asked.expires,
+    }
+
+
+def answer(question: Mapping[str, Any], approved: bool, *, by: str, **more: Any) -> dict[str, Any]:
+    """Return the answer to a :func:`question`, to resume a framework with.
+
+    Args:
+        question: what was shown.
+        approved: whether the call may run.
+        by: who says so.
+        more: ``reason``, ``suspicious``, ``edits``, ``typed``.
+    """
+    found = {name: question[name] for name in ("confirmation", "digest")}
+    return {**found, "approved": approved, "by": by, **more}
+
+
+def take(run: Run, pending: Suspended, given: Any) -> str:
+    """Lay an answer on the desk; return why it does not count, ``""`` if it does.
+
+    The same answer given again counts as the first time: frameworks replay them.
+    """
+    desk = desk_of(run)
+    if desk is None:
+        return "the run has no desk"
+    typed = None
+    try:
+        if isinstance(given, Mapping):
+            tree = {**_UNSAID, **given}
+            typed = tree.pop("typed", None)
+            given = read_verdict(tree)
+    except TamperedError:
+        given = None
+    if not isinstance(given, Verdict) or not (typed is None or isinstance(typed, str)):
+        nobody = Verdict(pending.confirmation, "", approved=False, by="")
+        desk.note_refused(nobody, "this is no answer")
+        return "this is no answer"
+    if given.confirmation != pending.confirmation:
+        desk.note_refused(given, "the answer is for another question")
+        return "the answer is for another question"
+    case = desk.find(given.confirmation)
+    if case is not None and given in case.verdicts:
+        return ""
+    try:
+        desk.answer(given, typed=typed)
+    except AnswerRefused as refused:
+        return str(refused)
+    return ""
+
+
+def settle(run: Run | None, pending: Suspended, ask: Callable[[dict[str, Any]], Any]) -> None:
+    """Ask until there is an answer to *pending* that counts. Then the call is made again.
+
+    Args:
+        run: the run that is in force.
+        pending: what the call has raised.
+        ask: takes the question and returns an answer; or raises what pauses the framework.
+
+    Raises:
+        Suspended: *pending* itself, if its question lies on no desk.
+    """
+    if run is None:
+        raise pending
+    problem: str | None = None
+    while problem != "":
+        shown = question(run, pending)
+        problem = take(run, pending, ask({**shown, "refused": problem} if problem else shown))
+
+
+async def asettle(
+    run: Run | None, pending: Suspended, ask: Callable[[dict[str, Any]], Any]
+) -> None:
+    """Do as :func:`settle` does, with the store off the event loop; *ask* may be awaited."""
+    if run is None:
+        raise pending
+    problem: str | None = None
+    while problem != "":
+        shown = await off_loop(partial(question, run, pending))
+        given = ask({**shown, "refused": problem} if problem else shown)
+        if inspect.isawaitable(given):
+            given = await given
+        problem = await off_loop(partial(take, run, pending, given))
+
+
+# -- a model call --------------------------------------------------------------------------
+
+
+def begin(run: Run, conversation: object, *, history: bool) -> None:
+    """Take in that a model is called; a history that the run has not seen exposes the run.
+
+    Call it before each model call. The first one of a conversation counts; a run that
+    goes on with a suspended one knows its history.
+
+    Args:
+        run: the run.
+        conversation: its id, or ``None``.
+        history: whether the conversation holds anything that a model or a tool has said.
+    """
+    seen = _SEEN.setdefault(run, set())
+    if str(conversation) in seen:
+        return
+    seen.add(str(conversation))
+    if history and not run.resumes:
+        run.expose("a history from before the run")
+
+
+def installed(distribution: str) -> str:
+    """Return the version of an installed distribution, ``""`` if that cannot be known."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
+
+
+# -- at start-up ---------------------------------------------------------------------------
+
+
+class Problem(NamedTuple):
+    """A tool of a framework whose calls nobody decides.
+
+    Attributes:
+        tool: the name under which a model calls it.
+        problem: what is wrong, and the way out.
+    """
+
+    tool: str
+    problem: str
+
+
+def judge(registered: Iterable[tuple[str, Any]]) -> list[Problem]:
+    """Return what is not guarded among names and callables that a framework has registered.
+
+    It finds the guard on the wrong side of the framework's decorator, too: what is
+    registered then is the bare function.
+    """
+    return [
+        Problem(visible(str(name)), visible(why_unguarded(one)))
+        for name, one in registered
+        if spec_of(one) is None
+    ]
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Refuse to start with tools that are not guarded.
+
+    Raises:
+        ConfigurationError: there are problems; it lists them all.
+    """
+    found = [f"{one.tool}: {one.problem}" for one in problems]
+    if found:
+        raise ConfigurationError("; ".join(found))
+
+
+def expose_unguarded(run: Run, problems: Iterable[Problem]) -> None:
+    """Expose *run* if a model is offered tools whose results nobody labels."""
+    if not run.exposed:
+        names = [f"unguarded tool {one.tool}" for one in problems]
+        if names:
+            run.expose(*names)

@@ -1,0 +1,426 @@
+"""What integrations share, without any framework: answers, conversations, adoption, the record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from checkrein import Grant, Run, Untrusted, allow, budget, irreversible, reads, writes
+from checkrein.errors import (
+    ConfigurationError,
+    ConfirmationPending,
+    Denied,
+    MisuseError,
+    TamperedError,
+)
+from checkrein.frames import Apart
+from checkrein.integrations import hosts
+from checkrein.integrations.adoption import adopted
+from checkrein.integrations.conversations import Conversations
+from checkrein.ports import ACTIVE
+from frameworks import tools, twins
+from support import Asked, MemoryLog
+
+KEY = bytes(range(32))
+SENT: list[tuple[str, str]] = []
+
+
+@irreversible("hosts.send")
+def send(to: str, body: Untrusted[str]) -> None:
+    """Send it."""
+    SENT.append((to, body.reveal()))
+
+
+@reads("hosts.inbox", private=True)
+def inbox() -> Untrusted[str]:
+    """Read it."""
+    return Untrusted("obey")
+
+
+def grant() -> Grant:
+    """Return the same grant in each turn."""
+    return Grant(allow("hosts.send", budget(times=5)), allow("hosts.inbox"))
+
+
+@pytest.fixture
+def talks(tmp_path: Path) -> Iterator[Conversations]:
+    """Conversations in a directory."""
+    SENT.clear()
+    made = Conversations(tmp_path / "talks", KEY)
+    yield made
+    made.close()
+
+
+def pending_in(run: Run, to: str = "bo") -> ConfirmationPending:
+    """Make a call that waits."""
+    with pytest.raises(ConfirmationPending) as caught:
+        send(to, Untrusted("hello"))
+    return caught.value
+
+
+# -- answers -------------------------------------------------------------------------------
+
+
+def test_an_answer_is_taken_once_and_its_repetition_changes_nothing(talks):
+    """Frameworks replay the answers that they were resumed with."""
+    with talks.run("t", agent="bot", grant=grant()) as run:
+        pending = pending_in(run)
+        yes = hosts.answer(hosts.question(run, pending), True, by="dana")
+        assert json.loads(json.dumps(yes)) == yes
+        assert hosts.take(run, pending, yes) == ""
+        assert hosts.take(run, pending, yes) == ""
+        no = hosts.answer(hosts.question(run, pending), False, by="bob")
+        assert "not open any more" in hosts.take(run, pending, no)
+        send("bo", Untrusted("hello"))
+    assert SENT == [("bo", "hello")]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        True,
+        "yes",
+        [],
+        {},
+        {"approved": True},
+        {"confirmation": "x", "digest": "y", "approved": True, "by": "dana", "more": 1},
+        {"typed": 1},
+        object(),
+    ],
+    ids=repr,
+)
+def test_what_is_no_answer_is_refused_and_written_down(given, talks):
+    """A bare yes, which a model could give, is none."""
+    log = MemoryLog()
+    with talks.run("t", agent="bot", grant=grant(), log=log) as run:
+        pending = pending_in(run)
+        assert hosts.take(run, pending, given) == "this is no answer"
+        assert len(log.of("answer.refused")) == 1
+        pending_in(run)
+    assert SENT == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"confirmation": "0" * 16}, {"digest": "0" * 64}, {"by": "bot"}, {"approved": 1}],
+    ids=repr,
+)
+def test_an_answer_for_something_else_is_refused(changes, talks):
+    """Of another question, of another text, by the agent itself, or not just yes."""
+    log = MemoryLog()
+    with talks.run("t", agent="bot", grant=grant(), log=log) as run:
+        pending = pending_in(run)
+        yes = hosts.answer(hosts.question(run, pending), True, by="dana")
+        assert hosts.take(run, pending, yes | changes)
+        assert len(log.of("answer.refused")) == 1
+        pending_in(run)
+    assert SENT == []
+
+
+def test_an_answer_to_one_call_does_not_serve_another_one(talks):
+    """Handed in for a call with other arguments it stays where it belongs."""
+    with talks.run("t", agent="bot", grant=grant()) as run:
+        first, second = pending_in(run, "bo"), pending_in(run, "eve")
+        yes = hosts.answer(hosts.question(run, first), True, by="dana")
+        assert hosts.take(run, second, yes) == "the answer is for another question"
+        pending_in(run, "eve")
+        pending_in(run, "bo")
+    assert SENT == []
+
+
+@pytest.mark.parametrize("awaited", [False, True], ids=["sync", "async"])
+def test_it_is_asked_until_an_answer_counts(awaited, talks):
+    """A refused answer is said in the next question."""
+    asked = []
+
+    def ask(question: dict[str, Any]) -> Any:
+        asked.append(question)
+        return hosts.answer(question, True, by="dana") if len(asked) > 1 else True
+
+    async def later(question: dict[str, Any]) -> Any:
+        return ask(question)
+
+    with talks.run("t", agent="bot", grant=grant()) as run:
+        pending = pending_in(run)
+        if awaited:
+            asyncio.run(hosts.asettle(run, pending, later))
+        else:
+            hosts.settle(run, pending, ask)
+        send("bo", Untrusted("hello"))
+    assert [one.get("refused") for one in asked] == [None, "this is no answer"]
+    assert SENT == [("bo", "hello")]
+
+
+def test_without_a_desk_the_call_goes_on_waiting(talks):
+    """What cannot be asked here comes out as it is, for the model to be told."""
+    with talks.run("t", agent="bot", grant=grant()) as run:
+        pending = pending_in(run)
+    with Run(agent="bot", grant=grant(), gate=Asked(True).gate) as other:
+        for one in (None, other):
+            with pytest.raises(ConfirmationPending):
+                hosts.settle(one, pending, lambda _: None)
+        assert hosts.take(other, pending, {}) == "the run has no desk"
+    assert "waits for somebody" in hosts.tell(pending)
+
+
+# -- the run -------------------------------------------------------------------------------
+
+
+def test_no_run_is_put_in_force_where_a_quarantined_model_runs():
+    """An integration is no way out of there."""
+    with Run(agent="bot", grant=grant()) as run:
+        token = ACTIVE.set(Apart())
+        try:
+            with pytest.raises(Denied), hosts.active(run):
+                inbox()
+        finally:
+            ACTIVE.reset(token)
+
+
+def test_a_run_is_in_force_for_the_block_alone():
+    """And the context is as it was, after an exception too."""
+    run = Run(agent="bot", grant=grant())
+
+    def without() -> None:
+        with pytest.raises(ZeroDivisionError), hosts.active(run) as here:
+            assert here is run
+            inbox()
+            raise ZeroDivisionError
+        assert hosts.current() is None
+
+    with run:
+        contextvars.Context().run(without)
+
+
+def test_each_conversation_of_a_run_begins_once():
+    """A history counts at the first model call, and not that which the run has seen grow."""
+    with Run(agent="bot", grant=grant()) as run:
+        hosts.begin(run, "a", history=False)
+        hosts.begin(run, "a", history=True)
+        assert not run.exposed
+        hosts.begin(run, "b", history=True)
+        assert run.exposed
+
+
+def test_prompts_are_salted_digests_unless_they_are_kept():
+    """The same text has another digest in another run; the ids of a framework are made visible."""
+    log = MemoryLog()
+    for _ in range(2):
+        with Run(agent="bot", grant=grant(), log=log) as run:
+            run.heard("prompt", "hello \ud800")
+            run.heard("output", "x" * 2000, keep=True)
+            for _ in range(2):
+                run.hosted("a\x1bb", "1", thread="t\u202e", run=7, other=None, thing=object())
+    first, second = log.of("model.prompt")
+    assert first["digest"] != second["digest"]
+    assert "text" not in first
+    assert log.of("model.output")[0]["text"]["letters"] == 2000
+    assert len(log.of("host")) == 2
+    host = log.of("host")[0]
+    assert host["framework"] == "a\\x1bb"
+    assert host["ids"] == [["run", "7"], ["thing", "object"], ["thread", "t\\u202e"]]
+
+
+def test_a_log_that_cannot_take_a_prompt_locks_the_run():
+    """Nothing is silently lost."""
+    with Run(agent="bot", grant=grant(), log=MemoryLog(fail_on="model.prompt")) as run:
+        run.heard("prompt", "hello")
+        assert run.locked
+
+
+# -- conversations -------------------------------------------------------------------------
+
+
+def test_a_conversation_goes_on_where_it_was_left(talks):
+    """What was seen is not forgotten, whether the turn ended well or not."""
+    with talks.run("t", agent="bot", grant=grant()) as run:
+        run.instruct("Write to bo@acme.example")
+    with pytest.raises(ZeroDivisionError), talks.run("t", agent="bot", grant=grant()) as run:
+        assert run.trusts("bo@acme.example")
+        inbox()
+        raise ZeroDivisionError
+    with talks.run("t", agent="bot", grant=grant()) as run:
+        assert (run.exposed, run.private) == (True, True)
+        assert not hosts.begin(run, "t", history=True)
+    with talks.run("other", agent="bot", grant=grant()) as run:
+        assert not run.exposed
+    talks.forget("t")
+    with talks.run("t", agent="bot", grant=grant()) as run:
+        assert not run.exposed
+
+
+def test_one_turn_of_a_conversation_runs_at_a_time(talks):
+    """Two would each forget what the other has seen; the second is refused, not kept waiting."""
+    with talks.run("t", agent="bot", grant=grant()):
+        for act in (
+            lambda: talks.run("t", agent="bot", grant=grant()).__enter__(),
+            lambda: talks.forget("t"),
+        ):
+            with pytest.raises(ConfigurationError, match="under way"):
+                contextvars.Context().run(act)
+
+
+def test_the_state_of_another_conversation_is_refused(talks, tmp_path):
+    """Nor one that was changed, or is of another key, or of another grant."""
+    for name in ("a", "b"):
+        with talks.run(name, agent="bot", grant=grant()):
+            pass
+    one, two = (talks._path(name, ".run") for name in ("a", "b"))
+    one.write_bytes(two.read_bytes())
+    for state in (two.read_bytes(), b"", b"\xff", two.read_bytes()[:-1]):
+        one.write_bytes(state)
+        with pytest.raises(TamperedError), talks.run("a", agent="bot", grant=grant()):
+            pass
+    with pytest.raises(ConfigurationError), talks.run("b", agent="bot", grant=Grant()):
+        pass
+    other = Conversations(tmp_path / "talks", bytes(32))
+    with pytest.raises(TamperedError), other.run("b", agent="bot", grant=grant()):
+        pass
+    other.close()
+    with talks.run("b", agent="bot", grant=grant()) as run:
+        assert not run.exposed  # a turn that was refused is none that did not end
+
+
+def test_a_turn_that_did_not_end_exposes_the_next_one(talks, monkeypatch):
+    """It may have brought in anything, and the state does not know."""
+    monkeypatch.setattr(talks, "_write", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"), talks.run("t", agent="bot", grant=grant()):
+        pass
+    monkeypatch.undo()
+    with talks.run("t", agent="bot", grant=grant()) as run:
+        assert (run.exposed, run.private) == (True, True)
+
+
+@pytest.mark.parametrize("name", ["", None, 7])
+def test_a_conversation_has_an_id(name, talks):
+    """A framework that gives none must not share one among all."""
+    with pytest.raises(ConfigurationError), talks.run(name, agent="bot", grant=grant()):
+        pass
+
+
+# -- adoption ------------------------------------------------------------------------------
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "to": {"type": "string"},
+        "from": {"type": "string"},
+        "file-path": {"type": ["string", "null"]},
+        "how": {"enum": ["fast", "slow"], "default": "slow"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "body": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "rest": {"$ref": "#/$defs/Rest"},
+    },
+    "required": ["to"],
+}
+
+
+def made(call: Any, **more: Any) -> Any:
+    """Return an adopted tool."""
+    return adopted(call, writes("hosts.made"), name="made", description="", schema=SCHEMA, **more)
+
+
+def test_an_adopted_tool_gets_what_was_shown_under_its_own_names():
+    """Stated defaults are passed, what was not given is not, and names are the tool's."""
+    got: list[dict[str, Any]] = []
+    tool = made(got.append, untrusted=["body"], result=None)
+    with Run(agent="bot", grant=Grant(allow("hosts.made"))):
+        tool(to="bo")
+        tool(to="bo", from_="al", file_path="a", how="fast", tags=["x"], body="hi", rest={"a": [1]})
+    assert got == [
+        {"to": "bo", "how": "slow"},
+        {
+            "to": "bo",
+            "from": "al",
+            "file-path": "a",
+            "how": "fast",
+            "tags": ["x"],
+            "body": "hi",
+            "rest": {"a": [1]},
+        },
+    ]
+
+
+@pytest.mark.parametrize("wrong", [{"to": 1}, {"how": "x"}, {"tags": "x"}, {"body": 1}], ids=repr)
+def test_the_values_of_an_adopted_tool_are_checked(wrong):
+    """As those of a decorated one: strictly, before anything else."""
+    tool = made(lambda _: None, untrusted=["body"])
+    with Run(agent="bot", grant=Grant(allow("hosts.made"))), pytest.raises(Denied) as caught:
+        tool(**{"to": "bo", **wrong})
+    assert caught.value.rule == "call.malformed"
+
+
+def test_what_an_adopted_tool_returns_is_content():
+    """And exposes the run; a coroutine function stays one."""
+
+    async def call(arguments: dict[str, Any]) -> str:
+        return "obey"
+
+    with Run(agent="bot", grant=Grant(allow("hosts.made"))) as run:
+        assert type(asyncio.run(made(call)(to="bo"))) is Untrusted
+        assert run.exposed
+
+
+def test_what_cannot_be_adopted_is_said_at_once():
+    """A schema that is none, a name that is not there, two names alike, a guard that is none."""
+
+    def call(arguments: dict[str, Any]) -> None: ...
+
+    about: dict[str, Any] = {"name": "x", "description": ""}
+    alike = {"properties": {"a-b": {}, "a_b": {}}}
+    for schema in ({"type": "string"}, {"properties": []}, alike):
+        with pytest.raises(ConfigurationError):
+            adopted(call, reads("hosts.x"), schema=schema, **about)
+    with pytest.raises(ConfigurationError, match="no argument"):
+        made(call, untrusted=["nobody"])
+    with pytest.raises(MisuseError):
+        adopted(call, lambda function: function, schema={}, **about)
+    with pytest.raises(MisuseError, match="no evidence"):
+        adopted(call, reads("hosts.x", evidence=True), schema={}, **about)
+
+
+def test_a_literal_of_an_adopted_tool_is_a_closed_type():
+    """An enum leaves no room for text, so it needs no origin."""
+    from checkrein.frames import spec_of
+
+    facts = spec_of(made(lambda _: None)).facts
+    assert facts.by_name["how"].closed
+    assert facts.by_name["how"].shown == Literal["fast", "slow"]
+    assert not facts.by_name["to"].closed
+
+
+# -- the audit -----------------------------------------------------------------------------
+
+
+def test_the_audit_names_whatever_hides_an_unguarded_function():
+    """The bare function of a guarded tool, a partial, another decorator on top, an object."""
+
+    @functools.wraps(tools.read_inbox)
+    def above(*args: Any, **kwargs: Any) -> Any:
+        return tools.read_inbox(*args, **kwargs)
+
+    bare = tools.read_inbox.__checkrein__.function
+    registered = {
+        "good": tools.read_inbox,
+        "bare": bare,
+        "partial": functools.partial(tools.read_inbox),
+        "above": above,
+        "twin": twins.read_inbox,
+        "object": object(),
+        "none": None,
+        "hosted\x1b": {"type": "web_search"},
+    }
+    problems = hosts.judge(registered.items())
+    assert [one.tool for one in problems] == [*list(registered)[1:-1], "hosted\\x1b"]
+    assert "bare function of a guarded tool" in problems[0].problem
+    with pytest.raises(ConfigurationError, match="bare: "):
+        hosts.refuse(problems)
+    hosts.refuse([])
