@@ -7,7 +7,13 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from checkrein.events import loggable, loggable_arguments, loggable_field, loggable_sources
+from checkrein.events import (
+    discreet,
+    loggable,
+    loggable_arguments,
+    loggable_field,
+    loggable_sources,
+)
 from checkrein.lazy import sha256
 from checkrein.untrusted import Untrusted
 from checkrein.visible import visible
@@ -77,6 +83,9 @@ class Entries:
         if kind == "call.allowed":
             next(self._allowed)
         run, facts = self._run, call.facts
+        arguments = loggable_arguments(call.arguments)
+        if facts.secrets or facts.erasable:
+            arguments = discreet(arguments, call, run.subject)
         return {
             "v": 1,
             "type": kind,
@@ -88,7 +97,7 @@ class Entries:
             "tool": facts.name,
             "effect": facts.effect_name,
             "resource": facts.source,
-            "arguments": loggable_arguments(call.arguments),
+            "arguments": arguments,
             "digest": call.digest.hex(),
             "definition": facts.definition_text,
             "grants": run.grant_ids,

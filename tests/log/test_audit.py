@@ -135,7 +135,7 @@ def test_threads_while_publishing(make, tools):
         {"type": "x", "value": 2**64},
         {"type": "x", "value": "\ud800"},
         {"type": "x", 1: "key"},
-        {"type": "x", "value": "v" * 65_535},
+        {"type": "x", "value": ["v" * 1000] * 66},
         {"type": 7},
         {},
         "type",
@@ -156,12 +156,16 @@ def test_events_that_cannot_be_entries(make, tools, wrong):
 
 
 def test_the_largest_entry(make):
-    """65,535 bytes fit; the message about one byte more names type, size and the way out."""
+    """65,535 bytes fit; one byte more lays the text aside, or says what to do where there is none."""
     log = make()
     empty = len(b'{"type":"big","text":""}')
     assert log.append({"type": "big", "text": "x" * (65_535 - empty)}).index == 0
-    with pytest.raises(LogError, match=r"'big' has 65536 bytes.*digest"):
-        log.append({"type": "big", "text": "x" * (65_536 - empty)})
+    log.append({"type": "big", "text": "x" * (65_536 - empty)})
+    texts = [entry["text"] for _, entry in read_entries(log.directory, values=False)]
+    assert (len(texts[0]), set(texts[1])) == (65_535 - empty, {"commitment", "size"})
+    assert [*read_entries(log.directory)][1][1]["text"] == "x" * (65_536 - empty)
+    with pytest.raises(LogError, match=r"'big' has 7\d{4} bytes.*digest"):
+        log.append({"type": "big", "list": ["x" * 1000] * 70})
     log.close()
     assert verify_log(log.directory).good
 

@@ -284,6 +284,28 @@ def export(
 
 
 @log_app.command()
+def erase(
+    directory: Directory,
+    entry: Annotated[
+        int | None, typer.Option(metavar="N", help="The number of an entry.", min=0)
+    ] = None,
+    field: Annotated[
+        str, typer.Option(metavar="PATH", help="Only this field of it: arguments.to")
+    ] = "",
+    subject: Annotated[
+        str, typer.Option(metavar="NAME", help="All that is sealed for this subject.")
+    ] = "",
+    by: Annotated[str, typer.Option(help="Who decided it.")] = "",
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+) -> None:
+    """Erase what entries commit to. The log says so, and every proof still holds."""
+    with plainly():
+        raise typer.Exit(
+            logs.erase(directory, entry=entry, field=field, subject=subject, by=by, reason=reason)
+        )
+
+
+@log_app.command()
 def cosign(
     directory: Directory,
     policy: Annotated[

@@ -1,6 +1,6 @@
 """What entries are committed to and do not show: it can be erased, and every proof still holds.
 
-A field of an event that is :class:`checkrein.erasable.Erasable` stands in the entry as ::
+A field of an event that is :class:`checkrein.forgetting.Erasable` stands in the entry as ::
 
     {"commitment": hex(SHA-256("checkrein/field/v1" LF salt[16] value)), "size": len(value)}
 
@@ -29,8 +29,8 @@ from typing import Any, Final
 
 import orjson
 
-from checkrein.erasable import Erasable
 from checkrein.errors import LogError, TamperedError
+from checkrein.forgetting import Erasable
 
 _PREFIX: Final = b"checkrein/field/v1\n"
 _LARGE: Final = 2048
