@@ -57,9 +57,9 @@ Plain arguments are written as they are, cut at 1,000 letters with their length
 beside; what is declared ``secret`` is not written, what is declared ``erasable``
 as a commitment (`checkrein.log.openings`), and so is the text of an ``instruction``
 in a run that has a ``subject``. Untrusted payload is written as its sources and
-length. The digest of a call is salted with a secret of the run, since a bare digest of a short text can
-be guessed. That of a prompt or an output is SHA-256 of ``checkrein/said/v1``, LF, the
-same secret and the text.
+length. The digest of a call is salted with a secret of the run, since a bare
+digest of a short text can be guessed. That of a prompt or an output is SHA-256 of
+``checkrein/said/v1``, LF, the same secret and the text.
 """
 
 from __future__ import annotations

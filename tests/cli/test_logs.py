@@ -308,8 +308,9 @@ def test_follow_prints_what_is_written_and_ends_when_interrupted(audit):
 def test_erase(tmp_path):
     """A field is erased with a reason, shown as erased, and the log stays good."""
     with AuditLog.open(tmp_path / "log", origin="example.com/erase") as log:
-        log.append({"type": "call.allowed", "run": "r", "seq": 0, "tool": "send", "call": "r-0",
-                    "arguments": {"to": Erasable("Dana Doe"), "token": {"secret": True}}})  # fmt: skip
+        arguments = {"to": Erasable("Dana Doe"), "token": {"secret": True}}
+        call = {"tool": "send", "call": "r-0", "arguments": arguments}
+        log.append({"type": "call.allowed", "run": "r", "seq": 0, **call})
         log.append({"type": "t", "text": Erasable("x", subject="c17")})
     place = tmp_path / "log"
     assert 'to="Dana Doe", token=<a secret>' in cli("show", place).stdout

@@ -156,7 +156,7 @@ def test_events_that_cannot_be_entries(make, tools, wrong):
 
 
 def test_the_largest_entry(make):
-    """65,535 bytes fit; one byte more lays the text aside, or says what to do where there is none."""
+    """65,535 bytes fit; of one more the text is laid aside, and without a text it is an error."""
     log = make()
     empty = len(b'{"type":"big","text":""}')
     assert log.append({"type": "big", "text": "x" * (65_535 - empty)}).index == 0

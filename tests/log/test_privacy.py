@@ -117,22 +117,22 @@ def test_one_field_of_several(make):
 def test_a_subject_is_forgotten_in_every_copy(make, data, tmp_path):
     """With the subject's key all that was sealed with it goes, also in an old copy of the log."""
     log = make()
-    log.append({"type": "t", "text": Erasable(NAME, subject="c17")})
+    log.append({"type": "t", "text": Erasable(NAME, subject="customer-17")})
     log.append({"type": "t", "text": Erasable("other", subject="c18")})
     log.publish()
-    log.append({"type": "t", "text": Erasable([NAME], subject="c17")})
+    log.append({"type": "t", "text": Erasable([NAME], subject="customer-17")})
     assert NAME.encode() not in everything(log.directory)
     assert [one.get("text") for one in events(log.directory)] == [NAME, "other", [NAME]]
     shutil.copytree(log.directory, tmp_path / "copy")
-    assert log.erase(subject="c17", by="dana", reason="asked to") == 2
+    assert log.erase(subject="customer-17", by="dana", reason="asked to") == 2
     for directory in (log.directory, tmp_path / "copy"):
         texts = [one.get("text") for one in events(directory)[:3]]
         assert texts[1] == "other"
         assert [set(texts[0]), set(texts[2])] == [{"commitment", "size"}] * 2
-    assert b"c17" not in everything(log.directory)
+    assert b"customer-17" not in everything(log.directory)
     with pytest.raises(LogError, match="nothing is sealed"):
-        log.erase(subject="c17", by="dana", reason="again")
-    log.append({"type": "t", "text": Erasable("new", subject="c17")})  # a new key
+        log.erase(subject="customer-17", by="dana", reason="again")
+    log.append({"type": "t", "text": Erasable("new", subject="customer-17")})  # a new key
     assert events(log.directory)[-1]["text"] == "new"
     assert verify_log(log.directory).good
     log.close()
@@ -235,7 +235,7 @@ def test_secrets_are_shown_to_nobody_and_written_nowhere(tmp_path):
     gate = CallbackGate(lambda one: shown.append(one) or True, by="dana")
     grant = Grant(allow("privacy.send"), allow("privacy.note"))
     with AuditLog.open(tmp_path / "log", origin="example.com/s") as log:
-        with Run(agent="t", grant=grant, gate=gate, log=log, subject="c17") as run:
+        with Run(agent="t", grant=grant, gate=gate, log=log, subject="customer-17") as run:
             run.instruct(f"write to {NAME}")
             send(NAME, "hunter22", Untrusted("hello"))
         log.publish()
@@ -245,7 +245,7 @@ def test_secrets_are_shown_to_nobody_and_written_nowhere(tmp_path):
         data = everything(tmp_path / "log")
         assert b"hunter22" not in data
         assert NAME.encode() not in data
-        assert log.erase(subject="c17", by="dana", reason="asked") >= 2
+        assert log.erase(subject="customer-17", by="dana", reason="asked") >= 2
     (question,) = shown
     by_name = {one.name: one for one in question.arguments}
     assert by_name["token"].value is None
@@ -265,7 +265,7 @@ def test_a_resumed_run_goes_on_for_its_subject(tmp_path):
     """Whoever resumes a run need not know whose it is: what is said stays sealed."""
     key = os.urandom(32)
     with AuditLog.open(tmp_path / "log", origin="example.com/r") as log:
-        with Run(agent="t", grant=Grant(allow("x")), log=log, subject="c17") as run:
+        with Run(agent="t", grant=Grant(allow("x")), log=log, subject="customer-17") as run:
             state = run.suspend(key)
         with Run.resume(state, key, grant=Grant(allow("x")), log=log) as run:
             run.instruct(NAME)

@@ -227,10 +227,23 @@ def prove(
     entry: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the entry's exact bytes here.")
     ] = None,
+    openings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write here what opens the fields of --disclose."),
+    ] = None,
+    disclose: Annotated[
+        Names,
+        typer.Option(
+            metavar="PATH", help="A field that the entry only commits to: arguments.to; * for all."
+        ),
+    ] = [],  # noqa: B006
 ) -> None:
     """Make a receipt for an entry, which others verify without the log: see check."""
     with plainly():
-        raise typer.Exit(evidence.prove(directory, index, since=since, out=out, entry=entry))
+        shown = (openings, tuple(disclose))
+        raise typer.Exit(
+            evidence.prove(directory, index, since=since, out=out, entry=entry, shown=shown)
+        )
 
 
 @log_app.command()
@@ -246,12 +259,17 @@ def check(
         Path | None,
         typer.Option(metavar="PINFILE", help="The earlier signed head, of a proof --since it."),
     ] = None,
+    openings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What opens fields of the entry, of prove --openings."),
+    ] = None,
     key: Key = "",
     as_json: AsJson = False,
 ) -> None:
     """Check a receipt or a bundle without the log; exit 0 only if it holds."""
     with plainly():
-        raise typer.Exit(evidence.check(proof, entry=entry, since=since, key=key, as_json=as_json))
+        given = evidence.Given(entry=entry, since=since, openings=openings)
+        raise typer.Exit(evidence.check(proof, given, key=key, as_json=as_json))
 
 
 @log_app.command()
@@ -276,11 +294,25 @@ def export(
     by: Annotated[
         str, typer.Option(metavar="NAME", help="Who exports it; written down with the time.")
     ] = "",
+    disclose: Annotated[
+        Names,
+        typer.Option(
+            metavar="PATH", help="A field that entries only commit to: arguments.to; * for all."
+        ),
+    ] = [],  # noqa: B006
+    unrecorded: Annotated[
+        bool,
+        typer.Option("--unrecorded", help="Do not write into the log that it was exported."),
+    ] = False,
 ) -> None:
-    """Write entries with a receipt each, and a verifier, for people who have no log."""
+    """Write entries with a receipt each, and a verifier, for people who have no log.
+
+    The log gets an entry that says so; for that its private key is needed.
+    """
     with plainly():
         choice = {"run": run, "call": call, "first": first, "last": last}
-        raise typer.Exit(evidence.export(directory, out, choice=choice, key=key, by=by))
+        asked = evidence.Wanted(choice, tuple(disclose), key, by, record=not unrecorded)
+        raise typer.Exit(evidence.export(directory, out, asked))
 
 
 @log_app.command()

@@ -39,6 +39,7 @@ from checkrein.log.directory import DirectoryLedger
 from checkrein.log.disk import Disk
 from checkrein.log.groupcommit import GroupCommit
 from checkrein.log.openings import Entry, commit_fields, commitments_in, lay_aside
+from checkrein.log.shelf import is_at
 from checkrein.log.subjects import Subjects
 from checkrein.log.tilereader import open_tree
 from checkrein.log.tiles import MAX_ENTRY
@@ -312,7 +313,7 @@ class AuditLog:
         found = [
             commitment
             for path, commitment in commitments_in(orjson.loads(tree.entry(index)))
-            if not field or path == field or path.startswith(f"{field}.")
+            if is_at(path, field or "*")
         ]
         if not found:
             raise LogError(f"entry {index} has nothing there that can be erased")

@@ -201,6 +201,31 @@ def commitments_in(value: Any) -> Iterator[tuple[str, str]]:
             yield f"{name}.{path}".rstrip("."), commitment
 
 
+def disclosed(entry: bytes, lines: bytes) -> dict[str, Any]:
+    """Return what openings show of an entry: values by their paths, ``arguments.to``.
+
+    The entry is to be verified by its receipt; this verifies that the values are its own.
+
+    Args:
+        entry: its exact bytes.
+        lines: openings, not sealed, as `checkrein.log.shelf.disclose` gives them.
+
+    Raises:
+        TamperedError: an opening fits no commitment of this entry.
+    """
+    try:
+        paths = {commitment: path for path, commitment in commitments_in(orjson.loads(entry))}
+    except orjson.JSONDecodeError:
+        paths = {}
+    shown: dict[str, Any] = {}
+    for one in read_openings(lines):
+        one.check()
+        if one.key or one.commitment not in paths:
+            raise TamperedError("an opening fits no field of this entry", where="openings")
+        shown[paths[one.commitment]] = orjson.loads(one.value)
+    return shown
+
+
 def opened(value: Any, known: Mapping[str, Any]) -> Any:
     """Return an event with the values that are known, by their commitments, in their places."""
     if type(value) is dict:
