@@ -34,7 +34,7 @@ type                    further fields
                         confirmation whose standing answer covers it
 ``call.denied``         as call.allowed, with the findings that decided
 ``call.outcome``        call, status, error (a type's name), result, ms; sources,
-                        of content that came back
+                        of content that came back; digest, of a text that did
 ``call.edited``         call, became (the id of the call in its place), arguments
                         (the names of those that were changed)
 ``confirmation.asked``  as call.denied, and confirmation, bound_to (its digest),
@@ -44,6 +44,10 @@ type                    further fields
 ``canary.answered``     confirmation, by, caught, asked (when), letters; of a call
                         that there is not, in no run's sequence
 ``answer.refused``      confirmation, by, reason; of a desk, in no run's sequence
+``erasure``             by, reason; index, field, commitments, or key: of the log
+``export``              by, entries (how many), chosen, disclosed, manifest (its
+                        SHA-256): of the log, as the one before and the next
+``incident``            about (a run, a call, or words), by, reason
 ``endorsement``         sources, reason, tool, parameter
 ``reveal``              sources, reason, call
 ======================  ======================================================
@@ -59,7 +63,8 @@ as a commitment (`checkrein.log.openings`), and so is the text of an ``instructi
 in a run that has a ``subject``. Untrusted payload is written as its sources and
 length. The digest of a call is salted with a secret of the run, since a bare
 digest of a short text can be guessed. That of a prompt or an output is SHA-256 of
-``checkrein/said/v1``, LF, the same secret and the text.
+``checkrein/said/v1``, LF, the same secret and the text; that of a result begins with
+``checkrein/result/v1``.
 """
 
 from __future__ import annotations

@@ -326,3 +326,13 @@ def test_erase(tmp_path):
     assert "Dana" not in shown
     assert "to=<10 bytes that are not here, or were erased>" in shown
     assert cli("verify", place).exit_code == 0
+
+
+def test_incident(audit):
+    """An incident is an entry with its reason; half a sentence is none."""
+    told = ("--about", "r-1", "--by", "dana", "--reason", "a mail went to the wrong person")
+    assert cli("incident", audit, *told).exit_code == 0
+    last = json.loads(cli("show", audit, "--json").stdout.splitlines()[-1])["event"]
+    assert (last["type"], last["about"], last["by"]) == ("incident", "r-1", "dana")
+    assert cli("incident", audit, "--about", "r-1").exit_code == 2
+    assert cli("incident", audit / "none", *told).exit_code == 2

@@ -338,6 +338,20 @@ def erase(
 
 
 @log_app.command()
+def incident(
+    directory: Directory,
+    about: Annotated[
+        str, typer.Option(metavar="WHAT", help="The id of a run or a call, or words.")
+    ] = "",
+    by: Annotated[str, typer.Option(help="Who says so.")] = "",
+    reason: Annotated[str, typer.Option(help="What happened.")] = "",
+) -> None:
+    """Write into the log that something is an incident."""
+    with plainly():
+        raise typer.Exit(logs.incident(directory, about=about, by=by, reason=reason))
+
+
+@log_app.command()
 def cosign(
     directory: Directory,
     policy: Annotated[

@@ -8,6 +8,7 @@ and every field may be of any type.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -250,14 +251,37 @@ def erase(
         raise ConfigurationError("say who decided it and why: --by NAME --reason TEXT")
     if (entry is None) == (not subject) or (subject and field):
         raise ConfigurationError("name an entry with --entry N, or a subject with --subject NAME")
-    if not (directory / "checkpoint").exists():
-        raise ConfigurationError(f"there is no log in {directory}")
+    _require_log(directory)
     with AuditLog.open(directory) as log:
         count = log.erase(index=entry, field=field, subject=subject, by=by, reason=reason)
     screen = Screen()
     screen.say(f"{count} values were erased, and the log says so")
     screen.say("copies of the directory that were made before are not reached by this")
     return 0
+
+
+def incident(directory: Path, *, about: str, by: str, reason: str) -> int:
+    """Write into the log that something is an incident; needs the log's key.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigurationError: something is not said, or there is no log or no key.
+    """
+    if not (about and by and reason):
+        raise ConfigurationError("say what, by whom and why: --about --by --reason")
+    _require_log(directory)
+    told = {"about": about, "by": by, "reason": reason}
+    with AuditLog.open(directory) as log:
+        position = log.append({"v": 1, "type": "incident", "time": time.time_ns(), **told})
+    Screen().say(f"written as entry {position.index}")
+    return 0
+
+
+def _require_log(directory: Path) -> None:
+    if not (directory / "checkpoint").exists():
+        raise ConfigurationError(f"there is no log in {directory}")
 
 
 def report_rows(report: Report) -> list[tuple[str, str]]:
