@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -631,3 +632,20 @@ def test_a_new_key_never_replaces_another_ones_file(tmp_path):
         keys.new_key("example.com/b", tmp_path / "b.skey")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.vkey"]
     assert (tmp_path / "b.vkey").read_text() == "somebody else's\n"
+
+
+def test_a_program_that_ends_without_closing_publishes_all_the_same(tmp_path):
+    """At exit no thread can be started any more; many tiles are written even so."""
+    code = (
+        "import sys; from checkrein.log import AuditLog\n"
+        "log = AuditLog.open(sys.argv[1], origin='example.com/exit')\n"
+        "real = log._ledger.publish\n"
+        "log._ledger.publish = lambda wait: real(wait=True) if wait else None\n"
+        "log.append_many([{'type': 't', 'n': n} for n in range(9000)])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "log")], capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "log" / "checkpoint").read_text().splitlines()[1] == "9000"
+    assert verify_log(tmp_path / "log").good
