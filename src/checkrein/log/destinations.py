@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from checkrein.errors import ConfigurationError, TamperedError
 from checkrein.log.disk import Disk, as_log_error
 from checkrein.log.locks import FileLock, refuse_network
+from checkrein.log.note import MAX_NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -130,8 +131,7 @@ class WebRoot:
         """Write a file; see `Destination`."""
         path = self._root / name
         with as_log_error(f"writing {path}"):
-            found = _tag(path.read_bytes()) if path.exists() else None
-            if found != replacing:
+            if not self._is_so(name, replacing):
                 return False
             self._make(path.parent)
             beside = path.with_name(path.name + ".tmp")
@@ -164,6 +164,12 @@ class WebRoot:
             path.unlink()
         with suppress(OSError):
             path.parent.rmdir()
+
+    def _is_so(self, name: str, tag: str | None) -> bool:
+        if tag is None:
+            return not os.path.lexists(self._root / name)
+        found = self.read(name, MAX_NOTE)
+        return found is not None and found.tag == tag
 
     def _make(self, path: Path) -> None:
         if not path.is_dir():
