@@ -44,7 +44,7 @@ class Seaweed:
             "s3.port.lance": 0,
             "master.telemetry": "false",  # it tells nobody that it runs
             "master.volumeSizeLimitMB": 64,
-            "volume.max": 4,
+            "volume.max": 60,  # each bucket takes some
         }
         for i, name in enumerate(names):
             options |= {f"{name}.port": ports[2 * i], f"{name}.port.grpc": ports[2 * i + 1]}

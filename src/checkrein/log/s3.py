@@ -137,7 +137,7 @@ class Bucket:
             answer = self._client.get_object(**self._at(name))
             with answer["Body"] as body:
                 data = body.read(limit + 1)
-            if len(data) < min(answer["ContentLength"], limit + 1):
+            if len(data) < min(answer.get("ContentLength", 0), limit + 1):
                 raise _Failed("half an answer")
             return Stored(data, answer.get("ETag", ""))
 
@@ -179,10 +179,11 @@ class Bucket:
             )
             page = self._ask(ask) or {}
             for one in page.get("Contents", ()):
-                yield one["Key"].removeprefix(self._prefix)
-            if not page.get("IsTruncated"):
+                yield one.get("Key", "").removeprefix(self._prefix)
+            token = page.get("NextContinuationToken")
+            if not page.get("IsTruncated") or not token:
                 return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+            more = {"ContinuationToken": token}
 
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""
@@ -263,7 +264,8 @@ def _connect(endpoint: str, workers: int, timeout: float) -> Any:
             "s3", endpoint_url=endpoint or None, config=settings
         )
         parts = urlsplit(client.meta.endpoint_url)
-        secure = parts.scheme == "https" or is_loopback(parts.hostname or "")
+        plain = parts.scheme == "http" and is_loopback(parts.hostname or "")
+        secure = plain or parts.scheme == "https"
     except Exception as error:
         raise ConfigurationError(
             f"the client for S3 cannot be set up ({type(error).__name__}): look at --endpoint and "
