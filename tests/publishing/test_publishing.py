@@ -25,9 +25,10 @@ from checkrein.log import verify_log
 from checkrein.log.checkpoint import Checkpoint
 from checkrein.log.cosignature import CosigningKey
 from checkrein.log.destinations import WebRoot, open_destination
+from checkrein.log.merkle import leaf_hashes
 from checkrein.log.note import Ed25519Signer, add_signatures, sign_note
 from checkrein.log.publishing import publish
-from checkrein.log.tiles import WIDTH, parse_path, tile_path
+from checkrein.log.tiles import WIDTH, decode_bundle, encode_bundle, parse_path, tile_path
 from oracles.logs import event, files, grow, open_log
 from publishing.proxy import served
 from publishing.reader import mirror, needed, read
@@ -336,6 +337,19 @@ def test_a_changed_log_does_not_leave(place, grown, copy, name, how):
     assert "checkpoint" not in place.names()
     for arrived in place.names():
         assert place.get(arrived) == (grown.published[600] / arrived).read_bytes()
+
+
+def test_an_entry_and_its_hash_changed_alike(place, grown, copy):
+    """An entry is forged and its tile made to agree: the tile above does not."""
+    directory = copy(600)
+    bundle, tile = directory / "tile/entries/000", directory / "tile/0/000"
+    entries = decode_bundle(bundle.read_bytes())
+    entries[7] = entries[7].replace(b"test", b"evil")
+    bundle.write_bytes(encode_bundle(entries))
+    tile.write_bytes(b"".join(leaf_hashes(entries)))
+    with pytest.raises(TamperedError, match="not what the head vouches for"):
+        publish(directory, place.open(), vkey=grown.vkey)
+    assert place.names() == []
 
 
 def test_a_head_by_another_key(place, grown):
