@@ -339,15 +339,18 @@ def test_a_changed_log_does_not_leave(place, grown, copy, name, how):
         assert place.get(arrived) == (grown.published[600] / arrived).read_bytes()
 
 
-def test_an_entry_and_its_hash_changed_alike(place, grown, copy):
-    """An entry is forged and its tile made to agree: the tile above does not."""
+@pytest.mark.parametrize(
+    ("name", "said"), [("000", "not what the head vouches for"), ("002.p/88", "do not add up")]
+)
+def test_an_entry_and_its_hash_changed_alike(place, grown, copy, name, said):
+    """An entry is forged and its tile made to agree: the tile above, or the head, does not."""
     directory = copy(600)
-    bundle, tile = directory / "tile/entries/000", directory / "tile/0/000"
+    bundle, tile = directory / "tile/entries" / name, directory / "tile/0" / name
     entries = decode_bundle(bundle.read_bytes())
     entries[7] = entries[7].replace(b"test", b"evil")
     bundle.write_bytes(encode_bundle(entries))
     tile.write_bytes(b"".join(leaf_hashes(entries)))
-    with pytest.raises(TamperedError, match="not what the head vouches for"):
+    with pytest.raises(TamperedError, match=said):
         publish(directory, place.open(), vkey=grown.vkey)
     assert place.names() == []
 
