@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from checkrein.approvers import principal_from
-from checkrein.cli import evidence, logs, stops, timeline, witnessing
+from checkrein.cli import evidence, logs, publishing, stops, timeline, witnessing
 from checkrein.cli import oversight as watch
 from checkrein.cli.inbox import inbox_app
 from checkrein.cli.screen import Screen, plainly
@@ -362,6 +362,47 @@ def cosign(
     """Have the published head cosigned by the witnesses of a policy."""
     with plainly():
         raise typer.Exit(witnessing.ask(directory, policy))
+
+
+@log_app.command()
+def publish(
+    directory: Directory,
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="s3://bucket/prefix, or the path of a web root.")
+    ],
+    key: Key = "",
+    endpoint: Annotated[
+        str, typer.Option(metavar="URL", help="The store; else as the AWS environment says.")
+    ] = "",
+    cosigned: Annotated[
+        bool, typer.Option("--cosigned", help="Only the head that witnesses cosigned last.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Look at every file there, not at the new ones only.")
+    ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune-partials", help="Remove partial tiles there that have become full."),
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(metavar="N", help="How many files are on their way at once.")
+    ] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a log to a bucket or a web root, for others to read; what leaves was verified."""
+    with plainly():
+        how = {"cosigned": cosigned, "everything": everything, "prune": prune}
+        raise typer.Exit(
+            publishing.publish(
+                directory,
+                destination,
+                key=key,
+                endpoint=endpoint,
+                how=how,
+                workers=workers,
+                as_json=as_json,
+            )
+        )
 
 
 @log_app.command()

@@ -376,7 +376,7 @@ def _address(witness: Witness) -> tuple[bool, str, int | None, str]:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         parts, host, port = urlsplit(""), "", None
-    plain = parts.scheme == "http" and _is_loopback(host)
+    plain = parts.scheme == "http" and is_loopback(host)
     extra = parts.query or parts.fragment or parts.username or parts.password
     if not host or extra or not witness.url.isascii() or not (parts.scheme == "https" or plain):
         raise ConfigurationError(
@@ -386,7 +386,8 @@ def _address(witness: Witness) -> tuple[bool, str, int | None, str]:
     return parts.scheme == "https", host, port, f"{parts.path.rstrip('/')}/add-checkpoint"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether *host* is this machine's own loopback interface."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
