@@ -4,7 +4,7 @@
 nox; so do ``services``, but for a PostgreSQL server's programs, ``inbox``, but for
 Chromium, and ``oracles``, but for Debian's Go and its ``x/mod``. ``.ci/run`` calls
 ``tests``, ``lint``, ``types``, ``layers``, ``frameworks``, ``services``, ``inbox``,
-``oracles``, ``agentdojo`` and ``demo``.
+``oracles``, ``publishing``, ``agentdojo`` and ``demo``.
 """
 
 from __future__ import annotations
@@ -131,6 +131,18 @@ def oracles(session: nox.Session) -> None:
         "tests/log/test_merkle.py",
         *session.posargs,
         env={"CHECKREIN_REQUIRE_ORACLES": "1"},
+    )
+
+
+@nox.session
+def publishing(session: nox.Session) -> None:
+    """Publish logs to a real S3-compatible server; a missing one is an error."""
+    session.install("-e", ".[cli,s3]", *groups("tests", "publishing"))
+    session.run(
+        "pytest",
+        "tests/publishing",
+        *session.posargs,
+        env={"CHECKREIN_REQUIRE_S3": "1", "CHECKREIN_REQUIRE_ORACLES": "1"},
     )
 
 

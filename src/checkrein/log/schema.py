@@ -31,7 +31,7 @@ class Entry(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     v: Literal[1]
-    type: str
+    type: Any
     time: int = Field(description="nanoseconds since the epoch, by the writer's clock")
 
 
@@ -156,10 +156,9 @@ class Trusted(OfRun):
     values: int
 
 
-class CallDecided(OfRun):
-    """A call was allowed or denied. ``call.allowed`` is the intent."""
+class OfCall(OfRun):
+    """What is written down about a call before it runs, or does not."""
 
-    type: Literal["call.allowed", "call.denied"]
     call: str
     agent: str
     tool: str
@@ -176,10 +175,16 @@ class CallDecided(OfRun):
     standing: str = ""
 
 
-class ConfirmationAsked(CallDecided):
+class CallDecided(OfCall):
+    """A call was allowed or denied. ``call.allowed`` is the intent."""
+
+    type: Literal["call.allowed", "call.denied"]
+
+
+class ConfirmationAsked(OfCall):
     """A person is asked about a call."""
 
-    type: Literal["confirmation.asked"]  # type: ignore[assignment]
+    type: Literal["confirmation.asked"]
     confirmation: str
     bound_to: str
     letters: int
