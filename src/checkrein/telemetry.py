@@ -99,7 +99,7 @@ _LONGEST: Final = 200
 _MOST_ITEMS: Final = 64
 _INT64: Final = 1 << 63
 
-_OF_RUN: Final = ("run", "grants", "policy", "version", "parent", "call", "resumes", "exposed")
+_OF_RUN: Final = ("run", "grants", "policy", "version", "parent", "resumes", "exposed")
 _OF_CALL: Final = (
     *("run", "call", "effect", "resource", "digest", "definition", "grants"),
     *("parent", "exposed", "shadow", "standing"),
@@ -170,7 +170,6 @@ def traced(
     return TracedLog(log, tracer, content=content)
 
 
-
 class _Open:
     """A span that has not ended.
 
@@ -178,12 +177,13 @@ class _Open:
         span: the span.
         started: when, in nanoseconds since the epoch.
         run: the id of the run it belongs to.
+        call: the id of the call, ``""`` for a run.
     """
 
-    __slots__ = ("calls", "context", "run", "span", "started")
+    __slots__ = ("call", "calls", "context", "run", "span", "started")
 
-    def __init__(self, span: Span, started: int, run: str) -> None:
-        self.span, self.started, self.run = span, started, run
+    def __init__(self, span: Span, started: int, run: str, call: str = "") -> None:
+        self.span, self.started, self.run, self.call = span, started, run, call
         self.context = set_span_in_context(span)
         self.calls: dict[str, None] = {}  # the ids of calls that are open in it, if it is a run
 
@@ -208,7 +208,7 @@ class TracedLog:
     """
 
     def __init__(self, log: Log | None, tracer: Tracer, *, content: bool) -> None:
-        self._log = _Nowhere() if log is None else log
+        self._log: Any = _Nowhere() if log is None else log
         self._tracer, self._content = tracer, content
         self._runs: dict[str, _Open] = {}
         self._calls: dict[str, _Open] = {}
@@ -239,7 +239,7 @@ class TracedLog:
         """Append *events* to the wrapped log in one go, and return and raise what that does."""
         batch = tuple(events)
         try:
-            kept = self._log.append_many(batch)  # type: ignore[union-attr]
+            kept = self._log.append_many(batch)
         except BaseException as error:
             for event in batch:
                 self._trace(event, type(error).__name__)
@@ -317,8 +317,8 @@ class TracedLog:
     def _trace(self, event: Mapping[str, Any], lost: str = "") -> None:
         """Turn *event* into telemetry; *lost* is the type of what the log has raised instead."""
         try:
-            tell = self._tell.get(event["type"])
-            if tell is not None and type(event["run"]) is str:
+            tell = self._tell.get(event.get("type", ""))
+            if tell is not None and type(event.get("run")) is str:
                 now = event["time"]
                 tell(event, now if type(now) is int and 0 <= now < _INT64 else time.time_ns(), lost)
         except Exception as error:  # noqa: BLE001 (whatever it is, it concerns no decision)
@@ -360,10 +360,10 @@ class TracedLog:
             opened.end(now, "unrecorded", _UNAVAILABLE)
             return
         call = event["call"]
+        self._hold(self._calls, call, opened, now)
         run = self._runs.get(event["run"])
         if run is not None:
             run.calls[call] = None
-        self._hold(self._calls, call, opened, now)
         early = self._early.pop(call, None)
         if early is not None:
             self._close_call(early, now, "")
@@ -393,7 +393,7 @@ class TracedLog:
         elif opened.span.is_recording():
             opened.span.add_event(*_event(event, ()))
         self._calls.pop(call, None)
-        self._forget(opened.run, call)
+        self._forget(opened)
         opened.end(now, "denied", rule)
 
     def _add_event(self, event: Mapping[str, Any], now: int, lost: str) -> None:
@@ -421,7 +421,8 @@ class TracedLog:
             attributes={GEN_AI_OPERATION_NAME: operation, **known},
             start_time=now,
         )
-        return _Open(span, now, event["run"])
+        call = "" if operation is _INVOKE_AGENT else event["call"]
+        return _Open(span, now, event["run"], call)
 
     def _start_call(self, event: Mapping[str, Any], now: int, lost: str) -> _Open:
         outer = self._calls.get(event["parent"]) or self._runs.get(event["run"])
@@ -455,21 +456,22 @@ class TracedLog:
         before = table.pop(key, None)
         table[key] = opened
         for one in (before, _oldest_beyond(_MOST_OPEN, table)):
-            if one is not None and table is self._runs:
+            if one is not None and not one.call:
                 self._end_run(one, now, "unfinished")
             elif one is not None:
+                self._forget(one)
                 self._end(one, now, "unfinished")
 
     def _end_call(self, call: str, now: int, status: str, error: str = "") -> None:
         opened = self._calls.pop(call, None)
         if opened is not None:
-            self._forget(opened.run, call)
+            self._forget(opened)
             self._end(opened, now, status, error)
 
-    def _forget(self, run: str, call: str) -> None:
-        opened = self._runs.get(run)
-        if opened is not None:
-            opened.calls.pop(call, None)
+    def _forget(self, opened: _Open) -> None:
+        run = self._runs.get(opened.run)
+        if run is not None:
+            run.calls.pop(opened.call, None)
 
     def _end(self, opened: _Open, now: int, status: str, error: str = "") -> None:
         """End one span of several: the others are ended whatever becomes of it."""
