@@ -42,6 +42,8 @@ what can be erased. Names are made visible and cut at 200 letters, lists at 64 i
 most 10,000 calls and as many runs are open; the oldest is ended for one more.
 """
 
+# pyright: reportDeprecated=false
+# (what the conventions call deprecated is what moved, under its name, to a repository of its own)
 from __future__ import annotations
 
 import json
@@ -95,6 +97,7 @@ _EXECUTE_TOOL: Final = GenAiOperationNameValues.EXECUTE_TOOL.value
 _INVOKE_AGENT: Final = GenAiOperationNameValues.INVOKE_AGENT.value
 _UNAVAILABLE: Final = "log.unavailable"
 _MOST_OPEN: Final = 10_000
+_MOST_EARLY: Final = 1_000
 _LONGEST: Final = 200
 _MOST_ITEMS: Final = 64
 _INT64: Final = 1 << 63
@@ -180,11 +183,10 @@ class _Open:
         call: the id of the call, ``""`` for a run.
     """
 
-    __slots__ = ("call", "calls", "context", "run", "span", "started")
+    __slots__ = ("call", "calls", "run", "span", "started")
 
     def __init__(self, span: Span, started: int, run: str, call: str = "") -> None:
         self.span, self.started, self.run, self.call = span, started, run, call
-        self.context = set_span_in_context(span)
         self.calls: dict[str, None] = {}  # the ids of calls that are open in it, if it is a run
 
     def end(self, now: int, status: str, error: str = "") -> None:
@@ -344,10 +346,12 @@ class TracedLog:
         opened = self._runs.pop(event["run"], None)
         if opened is None:
             return
-        if opened.span.is_recording():
-            opened.span.add_event(*_event(event, ("calls", "exposed", "private", "confirmations")))
         status = "suspended" if event["type"] == "run.suspended" else "closed"
-        self._end_run(opened, now, status, lost)
+        try:
+            fields = ("calls", "exposed", "private", "confirmations")
+            opened.span.add_event(*_event(event, fields, lost))
+        finally:
+            self._end_run(opened, now, status, lost)
 
     def _end_run(self, opened: _Open, now: int, status: str, lost: str = "") -> None:
         for call in list(opened.calls):
@@ -374,7 +378,7 @@ class TracedLog:
             self._add_event(event, now, lost)
             if status == "cancelled":
                 self._early[call] = event
-                _oldest_beyond(_MOST_OPEN, self._early)
+                _oldest_beyond(_MOST_EARLY, self._early)
             return
         error = ""
         if status in _FAILED:
@@ -385,16 +389,15 @@ class TracedLog:
 
     def _deny_call(self, event: Mapping[str, Any], now: int, lost: str) -> None:
         call = event["call"]
-        rules = _findings(event)["checkrein.rules"]
-        rule = rules[0] if rules else "denied"
+        rule = _findings(event).get("checkrein.rules", ["denied"])[0]
         opened = self._calls.get(call)
         if opened is None:
-            opened = self._start_call(event, now, lost)
-        elif opened.span.is_recording():
-            opened.span.add_event(*_event(event, ()))
-        self._calls.pop(call, None)
-        self._forget(opened)
-        opened.end(now, "denied", rule)
+            self._start_call(event, now, lost).end(now, "denied", rule)
+            return
+        try:
+            opened.span.add_event(*_event(event, (), lost))
+        finally:
+            self._end_call(call, now, "denied", rule)
 
     def _add_event(self, event: Mapping[str, Any], now: int, lost: str) -> None:
         opened = (
@@ -417,7 +420,7 @@ class TracedLog:
         """Start a span, with what a sampler may want to know."""
         span = self._tracer.start_span(
             f"{operation} {name}",
-            context=None if outer is None else outer.context,
+            context=None if outer is None else set_span_in_context(outer.span),
             attributes={GEN_AI_OPERATION_NAME: operation, **known},
             start_time=now,
         )
@@ -527,13 +530,12 @@ def _attributes(event: Mapping[str, Any], fields: tuple[str, ...], lost: str) ->
 
 def _findings(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return the rules of an entry's findings, and the names of the arguments they are about."""
-    if "findings" not in event:
+    found = event.get("findings")
+    if not found:
         return {}
-    found = event["findings"][:_MOST_ITEMS]
-    return {
-        "checkrein.rules": tuple(_text(one["rule"]) for one in found),
-        "checkrein.arguments": tuple(_text(one["argument"]) for one in found if one["argument"]),
-    }
+    rules = [_text(one["rule"]) for one in found[:_MOST_ITEMS]]
+    names = [_text(one["argument"]) for one in found[:_MOST_ITEMS] if one["argument"]]
+    return {"checkrein.rules": rules, **({"checkrein.arguments": names} if names else {})}
 
 
 def _value(value: Any) -> Any:

@@ -347,7 +347,8 @@ def test_the_real_log_is_whole_and_all_of_it_is_within_reach(tracer, exporter, t
         assert log.origin
     with pytest.raises(LogError):
         log.append({"type": "note"})
-    assert verify_log(tmp_path / "audit", vkey).size == 11
+    report = verify_log(tmp_path / "audit", vkey=vkey)
+    assert (report.good, report.size) == (True, 11)
     assert len(exporter.get_finished_spans()) == 3
 
 
