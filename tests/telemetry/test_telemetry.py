@@ -8,7 +8,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import pytest
 from hypothesis import given
@@ -37,8 +37,9 @@ from checkrein import (  # noqa: E402
     secret,
     writes,
 )
+from checkrein import telemetry as telemetry_module  # noqa: E402
 from checkrein.errors import ConfigurationError, Denied, LogError, Unrecorded  # noqa: E402
-from checkrein.log import verify_log  # noqa: E402
+from checkrein.log import schema, verify_log  # noqa: E402
 from checkrein.telemetry import TracedLog, traced  # noqa: E402
 from checkrein.testing import permit  # noqa: E402
 from support import Clock, MemoryLog  # noqa: E402
@@ -239,6 +240,30 @@ def test_a_suspended_run_ends_its_span_and_says_what_it_goes_on_with(tracer, exp
     first, second = exporter.get_finished_spans()
     assert first.attributes["checkrein.status"] == "suspended"
     assert second.attributes["checkrein.resumes"] == run.id
+
+
+def kinds_of_runs() -> dict[str, Any]:
+    """Return the entries that a run writes, by type."""
+    found: dict[str, Any] = {}
+    models = [schema.OfRun]
+    while models:
+        model = models.pop()
+        models += model.__subclasses__()
+        if "type" in model.model_fields:
+            found |= dict.fromkeys(get_args(model.model_fields["type"].annotation), model)
+    return found
+
+
+def test_every_entry_of_a_run_becomes_something(tracer):
+    """A new type of entry is not overlooked, and what is shown of one is a field of it."""
+    kinds = kinds_of_runs()
+    assert set(traced(None, tracer)._tell) == set(kinds)
+    shown = telemetry_module._OF_EVENT | {
+        "run.opened": telemetry_module._OF_RUN,
+        "call.allowed": telemetry_module._OF_CALL,
+    }
+    for kind, fields in shown.items():
+        assert set(fields) <= set(kinds[kind].model_fields), kind
 
 
 # -- what it does not say ------------------------------------------------------------------------
