@@ -22,9 +22,8 @@ permissions           ``GetObject``, ``PutObject``, ``ListBucket`` (without it a
    letters.
 
 The client is boto3: it takes credentials from wherever AWS tools take them (single
-sign-on, profiles, roles), has both conditions, and is kept by those who make S3. The
-lighter ones (minio, obstore) are no better kept. It is loaded when a
-bucket is opened: ``pip install 'checkrein[s3]'``.
+sign-on, profiles, roles), has both conditions, and is kept by those who make S3. It is
+loaded when a bucket is opened: ``pip install 'checkrein[s3]'``.
 """
 
 from __future__ import annotations
