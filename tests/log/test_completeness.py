@@ -52,6 +52,13 @@ EVENTS = st.lists(
 @given(EVENTS, st.lists(st.integers(0, 25), max_size=3))
 def test_parts_tell_the_whole_story(events, cuts):
     """However a log is cut into parts, joined they say what the whole says."""
+    intents: set[str] = set()  # an intent is written once; who forges a second one is told less
+    events = [
+        one
+        for one in events
+        if one["type"] != "call.allowed"
+        or (one["call"] not in intents and not intents.add(one["call"]))
+    ]
     bounds = [0, *sorted(cuts), len(events)]
     parts = [events[a:b] for a, b in pairwise(bounds)]
     whole, again = told(events), joined(parts)

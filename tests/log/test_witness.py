@@ -21,12 +21,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from checkrein.errors import ConfigurationError, LogError, TamperedError
-from checkrein.log import merkle, note, stored, verify_log
+from checkrein.log import merkle, note, verify_log
 from checkrein.log import witness as client
 from checkrein.log.checkpoint import open_checkpoint
 from checkrein.log.cosignature import ML_DSA_44, CosigningKey
-from checkrein.log.locking import locked
+from checkrein.log.locks import locked
 from checkrein.log.policy import AHEAD, parse_policy
+from checkrein.log.tilereader import TileReader, consistency_to
 from checkrein.log.witness import cosign
 from log.heads import (
     KEY,
@@ -559,11 +560,11 @@ def test_stored_hashes(grown, size):
     """Every subtree that a proof may need, of any earlier size, is read from the tiles right."""
     directory = grown("log", size)
     known = open_checkpoint((directory / "checkpoint").read_bytes(), note.parse_vkey(LOG.vkey))
-    read = stored.stored_hashes(directory, size)
+    read = TileReader(directory, size)
     assert merkle.subtree_hash(0, size, read) == known.root
     leaves = [read(0, i) for i in range(size)]
     for old in {0, 1, size // 2, size - 1, size, min(size, 256), min(size, 257)}:
-        root, found = stored.consistency_to(directory, old, known)
+        root, found = consistency_to(directory, old, known)
         assert root == merkle.root_of(leaves[:old])
         assert found == merkle.prove_consistency(old, size, reader(leaves))
 

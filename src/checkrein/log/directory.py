@@ -45,7 +45,7 @@ from checkrein.log.openings import openings_of
 from checkrein.log.pins import OwnPin, rolled_back
 from checkrein.log.published import Published
 from checkrein.log.shelf import keep_openings, remove_openings
-from checkrein.log.stored import stored_hashes
+from checkrein.log.tilereader import TileReader
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -196,7 +196,7 @@ class DirectoryLedger:
     def _root_at(self, size: int) -> bytes:
         """Return the root of the first *size* entries, of which there are that many."""
         if size <= self._head.size:
-            read = stored_hashes(self._directory, self._head.size)
+            read = TileReader(self._directory, self._head.size)
             return subtree_hash(0, size, read) if size else EMPTY_ROOT
         tree = self._edge().tree.copy()
         tree.extend(self._leaves[: size - self._head.size])

@@ -13,15 +13,18 @@ recognises (Linux tells the type of a file system; elsewhere nobody is asked).
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from checkrein.errors import ConfigurationError, LogError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
 if sys.platform == "win32":
@@ -123,6 +126,24 @@ class FileLock:
             if _try_lock(self._fd):
                 return True
         return False
+
+
+@contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Hold the lock on the file *path* for a block, however long that is waited for.
+
+    Raises:
+        LogError: the file cannot be created or locked.
+    """
+    try:
+        lock = FileLock(path, math.inf)
+    except OSError as error:
+        raise LogError(f"locking {path} failed: {error.strerror or error}") from error
+    try:
+        with lock:
+            yield
+    finally:
+        lock.close()
 
 
 def refuse_network(directory: Path) -> None:

@@ -45,7 +45,7 @@ from checkrein.log.destinations import CHECKPOINT
 from checkrein.log.disk import read_file
 from checkrein.log.note import MAX_NOTE, Verifier, parse_vkey, split_note
 from checkrein.log.proven import Proven
-from checkrein.log.stored import consistency_to
+from checkrein.log.tilereader import consistency_to
 from checkrein.log.tiles import WIDTH, parse_path, tile_path
 
 if TYPE_CHECKING:

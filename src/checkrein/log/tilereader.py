@@ -19,13 +19,23 @@ from typing import TYPE_CHECKING
 from checkrein.errors import LogError, TamperedError
 from checkrein.log.checkpoint import open_checkpoint
 from checkrein.log.journal import scan
-from checkrein.log.merkle import fold, leaf_hash, node_hash
+from checkrein.log.merkle import (
+    EMPTY_ROOT,
+    check_consistency,
+    fold,
+    leaf_hash,
+    node_hash,
+    prove_consistency,
+    subtree_hash,
+)
 from checkrein.log.published import read_items
 from checkrein.log.reading import take_snapshot
 from checkrein.log.tiles import ENTRIES, WIDTH
 
 if TYPE_CHECKING:
     import os
+
+    from checkrein.log.checkpoint import Checkpoint
 
 
 class TileReader:
@@ -77,6 +87,29 @@ class TileReader:
     def _read(self, level: int, number: int) -> list[bytes]:
         items = self._published >> 8 * max(level, 0)
         return read_items(self._directory, level, number, min(WIDTH, items - number * WIDTH))
+
+
+def consistency_to(directory: Path, old: int, head: Checkpoint) -> tuple[bytes, list[bytes]]:
+    """Return the root that the log had at size *old*, and the proof that *head* extends it.
+
+    The proof leads to the root of *head*: what is returned is as good as that is.
+
+    Args:
+        directory: the log's directory.
+        old: from 0 to the size of *head*.
+        head: a published head, verified.
+
+    Raises:
+        TamperedError: the tiles do not add up to *head*.
+    """
+    read = TileReader(directory, head.size)
+    root = subtree_hash(0, old, read) if old else EMPTY_ROOT
+    proof = prove_consistency(old, head.size, read)
+    try:
+        check_consistency(old, head.size, root, head.root, proof)
+    except TamperedError:
+        raise TamperedError("the tiles do not add up to the published head", where="tile") from None
+    return root, proof
 
 
 def open_tree(directory: str | os.PathLike[str], head: str | None = None) -> tuple[TileReader, str]:

@@ -53,7 +53,6 @@ from checkrein.log.spans import (
     stored_widths,
     tell,
 )
-from checkrein.log.stored import stored_hashes
 from checkrein.log.tilereader import TileReader
 from checkrein.log.tiles import ENTRIES, WIDTH, Edge, Tile, parse_path, split_hashes
 
@@ -195,7 +194,7 @@ class _Verification:
         self.given, self.pin, self.policy = given, pin, policy
         self.pinned = None if pin is None else open_checkpoint(pin, None)
         self.after_pin = False
-        self.furthest: dict[int, tuple[int, str]] = {}
+        self.furthest: dict[int, tuple[int, int, str]] = {}
         self.check: _Check = _check_here
         self.progress: Callable[[int, int], None] = lambda _done, _all: None
         self.content: list[str] = []
@@ -337,7 +336,7 @@ class _Verification:
         for mark in marks:
             if mark <= bulk * WIDTH and mark:
                 # Every tile that is read here was just seen to be what the entries give.
-                read = stored_hashes(self.directory, claimed.size)
+                read = TileReader(self.directory, claimed.size)
                 self.roots[mark] = subtree_hash(0, mark, read)
         return since
 
@@ -443,8 +442,8 @@ class _Verification:
 
     def _look_behind(self, size: int) -> None:
         """Report tiles of which no entry of the log can be the reason."""
-        for level, (number, path) in sorted(self.furthest.items()):
-            if number * WIDTH >= size >> 8 * max(level, 0):
+        for level, (number, width, path) in sorted(self.furthest.items()):
+            if number * WIDTH + width > size >> 8 * max(level, 0):
                 self.tree.append(f"{path}: lies behind the end of the log")
 
     def _check_openings(self, published: int, frames: list[Frame]) -> None:
@@ -521,16 +520,16 @@ def _spans(processes: int) -> Generator[_Check]:
         yield check
 
 
-def _furthest(directory: Path) -> dict[int, tuple[int, str]]:
-    """Return the last tile of each level by its number; other files are nobody's business."""
-    last: dict[int, tuple[int, str]] = {}
+def _furthest(directory: Path) -> dict[int, tuple[int, int, str]]:
+    """Return number, width and path of the last tile of each level; no other files count."""
+    last: dict[int, tuple[int, int, str]] = {}
     for folder, _, names in os.walk(directory / "tile"):
         below = Path(folder).relative_to(directory).as_posix()
         for name in names:
             found = parse_path(f"{below}/{name}")
             if found is not None:
-                level, number, _ = found
-                last[level] = max(last.get(level, (-1, "")), (number, f"{below}/{name}"))
+                level, number, width = found
+                last[level] = max(last.get(level, (-1, 0, "")), (number, width, f"{below}/{name}"))
     return last
 
 

@@ -63,10 +63,10 @@ from tenacity import (
 from checkrein.errors import ConfigurationError, LogError, TamperedError
 from checkrein.log.checkpoint import open_checkpoint
 from checkrein.log.disk import Disk, as_log_error, read_file
-from checkrein.log.locking import locked
+from checkrein.log.locks import locked
 from checkrein.log.note import MAX_NOTE, Signature, signature_line, split_lines, split_note
 from checkrein.log.policy import AHEAD
-from checkrein.log.stored import consistency_to
+from checkrein.log.tilereader import consistency_to
 
 if TYPE_CHECKING:
     import os

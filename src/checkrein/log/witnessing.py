@@ -53,7 +53,7 @@ from checkrein.lazy import logger
 from checkrein.log.checkpoint import parse_checkpoint
 from checkrein.log.cosignature import public_bytes
 from checkrein.log.disk import Disk, as_log_error, read_file
-from checkrein.log.locking import locked
+from checkrein.log.locks import locked
 from checkrein.log.merkle import EMPTY_ROOT, HASH_SIZE, check_consistency
 from checkrein.log.note import (
     MAX_NOTE,
