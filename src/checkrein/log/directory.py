@@ -31,15 +31,22 @@ from __future__ import annotations
 import logging
 import secrets
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from checkrein.errors import ConfigurationError, LogError, RollbackError, TamperedError
 from checkrein.log.checkpoint import Checkpoint, open_checkpoint
 from checkrein.log.disk import Disk, as_log_error, read_file
-from checkrein.log.journal import Frame, Journal, encode_frame, scan
+from checkrein.log.journal import Frame, Journal, encode_frame, read_unsigned, scan
 from checkrein.log.ledgers import Committed, authorised
 from checkrein.log.locks import FileLock, refuse_network
-from checkrein.log.merkle import EMPTY_ROOT, Frontier, leaf_hashes, subtree_hash
+from checkrein.log.merkle import (
+    EMPTY_ROOT,
+    Frontier,
+    fold,
+    leaf_hashes,
+    prove_consistency,
+    subtree_hash,
+)
 from checkrein.log.note import Signer, parse_vkey, sign_note
 from checkrein.log.openings import openings_of
 from checkrein.log.pins import OwnPin, rolled_back
@@ -48,7 +55,7 @@ from checkrein.log.shelf import keep_openings, remove_openings
 from checkrein.log.tilereader import TileReader
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
 _logger = logging.getLogger("checkrein")
@@ -152,6 +159,8 @@ class DirectoryLedger:
         if pin or not getattr(self._signer, "passing", False):
             self._pin = OwnPin(self._signer.name, pin, self._directory, self._disk)
             self._files.append(self._pin)
+        self._proves = hasattr(self._signer, "sign_extending")
+        self._pending = self._directory / ".state" / "pending"
         self._journal = Journal(self._directory / ".state" / "journal", self._disk)
         self._files.append(self._journal)
         self._begin(open_checkpoint(note, self._verifier), note.decode())
@@ -210,17 +219,61 @@ class DirectoryLedger:
             self._catch_up()
             first, leaves = self.size, leaf_hashes(entries)
             if entries:
-                tree = self._tree.copy()
-                tree.extend(leaves)
-                head = Checkpoint(self._signer.name, tree.size, tree.root())
-                note = sign_note(head.text(), self._signer)
                 aside = openings_of(entries, first)
-                frame = encode_frame(first, entries, note, aside)
-                self._journal.append(frame, sync=self._durable)
-                self._advance(tree, note, entries, leaves, aside)
-                if self._durable and self._pin:
-                    self._pin.keep(note)
+                if self._proves:  # what such a signer has signed must not get lost
+                    pending = encode_frame(first, entries, "", aside)
+                    with as_log_error("keeping entries for the signer"):
+                        self._disk.write_files({self._pending: pending})
+                self._append(entries, leaves, aside)
             return Committed(first, self._note, leaves)
+
+    def _append(self, entries: list[bytes], leaves: list[bytes], aside: bytes) -> None:
+        """Sign a head that covers *entries*, too, and append their frame."""
+        first, tree = self.size, self._tree.copy()
+        tree.extend(leaves)
+        head = Checkpoint(self._signer.name, tree.size, tree.root())
+        signer: Signer = _Proving(self._signer, self._prover(head, entries, leaves))
+        note = sign_note(head.text(), signer if self._proves else self._signer)
+        frame = encode_frame(first, entries, note, aside)
+        self._journal.append(frame, sync=self._durable)
+        self._advance(tree, note, entries, leaves, aside)
+        if self._durable and self._pin:
+            self._pin.keep(note)
+        if self._proves:
+            self._pending.unlink(missing_ok=True)
+
+    def _prover(
+        self, head: Checkpoint, entries: list[bytes], leaves: list[bytes]
+    ) -> Callable[[int], list[bytes]]:
+        """Return what proves to a signer that *head* extends a tree that it has signed."""
+        size, tree = self.size, self._tree
+
+        def read(height: int, index: int) -> bytes:
+            """Return a subtree left or right of the end of the tree as it is; none lies across."""
+            start = index << height
+            if start < size:
+                return tree.peak(height)
+            return fold(leaves[start - size : start - size + (1 << height)])
+
+        def prove(old: int) -> list[bytes]:
+            if old > head.size:
+                return []
+            if old == size:
+                return prove_consistency(old, head.size, read)
+            tail = TileReader(self._directory, self._head.size, [*self._entries, *entries])
+            return prove_consistency(old, head.size, tail)
+
+        return prove
+
+    def _finish_pending(self) -> None:
+        """Append what a writer kept for its signer, and then could not append."""
+        found = read_unsigned(read_file(self._pending) or b"")
+        if found is not None and found[0] == self.size:
+            _, entries, aside = found
+            self._append(entries, leaf_hashes(entries), aside)
+        elif found is not None and found[0] > self.size:
+            raise TamperedError("entries were kept behind the end", where=".state/pending")
+        self._pending.unlink(missing_ok=True)
 
     def _advance(
         self, tree: Frontier, note: str, entries: list[bytes], leaves: list[bytes], aside: bytes
@@ -254,6 +307,8 @@ class DirectoryLedger:
         if thoroughly and not found.broken:
             self._compare_with_pin()  # before anything is cut off
         self._journal.accept(found)
+        if self._pending.exists():
+            self._finish_pending()
         if found.torn:
             _logger.warning(
                 "the log %s ended in %d bytes of a commit that was never acknowledged; cut off",
@@ -354,6 +409,18 @@ class DirectoryLedger:
         del self._entries[:count], self._leaves[:count]
         self._aside = [one for one in self._aside if one[0] > head.size]
         self._head = head
+
+
+class _Proving:
+    """A signer that is given what it asks for beside the text."""
+
+    def __init__(self, signer: Any, prove: Callable[[int], list[bytes]]) -> None:
+        self.name, self.vkey = signer.name, signer.vkey
+        self._signer, self._prove = signer, prove
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature over *message*."""
+        return bytes(self._signer.sign_extending(message, self._prove))
 
 
 def _changed(index: int, where: str) -> TamperedError:

@@ -181,6 +181,16 @@ def _is_followed(data: bytes, offset: int, check: Check) -> bool:
     return False
 
 
+def read_unsigned(data: bytes) -> tuple[int, list[bytes], bytes] | None:
+    """Return first index, entries and openings of a frame without a head, None if it is none."""
+    raw = _frame_at(data, 0)
+    if raw is None or raw.note or raw.stop != len(data):
+        return None
+    with suppress(TamperedError):
+        return raw.first, decode_bundle(raw.bundle), raw.openings
+    return None
+
+
 class News(NamedTuple):
     """What the file has that was not read before: *data*, from the start if *anew*."""
 

@@ -96,6 +96,16 @@ class Frontier:
         for leaf in leaves[place:]:
             self.push(leaf)
 
+    def peak(self, height: int) -> bytes:
+        """Return the complete subtree of ``2**height`` leaves at the edge: one for each bit.
+
+        Raises:
+            MisuseError: the size has no such bit.
+        """
+        if not self.size >> height & 1:
+            raise MisuseError(f"a tree of {self.size} leaves has no peak of height {height}")
+        return self._peaks[(self.size >> height).bit_count() - 1]
+
     def root(self) -> bytes:
         """Return the root of the tree so far."""
         if not self._peaks:
