@@ -37,7 +37,7 @@ from checkrein.errors import ConfigurationError, LogError, RollbackError, Tamper
 from checkrein.log.checkpoint import Checkpoint, open_checkpoint
 from checkrein.log.disk import Disk, as_log_error, read_file
 from checkrein.log.journal import Frame, Journal, encode_frame, scan
-from checkrein.log.ledgers import Committed, authorised
+from checkrein.log.ledgers import PUBLISHED_FROM, Committed, authorised
 from checkrein.log.locks import FileLock, refuse_network
 from checkrein.log.merkle import EMPTY_ROOT, Frontier, leaf_hashes, subtree_hash
 from checkrein.log.note import Signer, parse_vkey, sign_note
@@ -46,6 +46,7 @@ from checkrein.log.pins import OwnPin, rolled_back
 from checkrein.log.published import Published
 from checkrein.log.shelf import keep_openings, remove_openings
 from checkrein.log.stored import stored_hashes
+from checkrein.log.tilereader import open_tree
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -139,6 +140,10 @@ class DirectoryLedger:
     # Opening
 
     def _open(self, signer: Signer | None, origin: str | None, pin: Path | None) -> None:
+        if (self._directory / PUBLISHED_FROM).exists():
+            raise ConfigurationError(
+                f"{self._directory} is what a log in a database publishes; write to that log"
+            )
         note = read_file(self._directory / "checkpoint")
         if note is None:
             note = self._start(signer, origin)
@@ -311,6 +316,13 @@ class DirectoryLedger:
                 self._begin_journal(stop, note)
         finally:
             self._publishing.release()
+
+    def entry(self, index: int) -> bytes:
+        """Return the bytes of a published entry."""
+        tree, _ = open_tree(self._directory)
+        if not 0 <= index < tree.size:
+            raise LogError(f"the log has no entry {index}")
+        return tree.entry(index)
 
     def erase(self, commitments: Collection[str], key: str = "") -> int:
         """Remove openings of published entries for good; return how many there were.
