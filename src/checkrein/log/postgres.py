@@ -182,7 +182,7 @@ class PostgresLedger:
         session.run("BEGIN")
         session.run(TURNSTILE)
         origin = origin or (signer.name if signer else _only_log(session))
-        new = not session.run("SELECT FROM checkrein_log.head WHERE origin = %s", origin)
+        new = not session.run("SELECT 1 FROM checkrein_log.head WHERE origin = %s", origin)
         self._signer = authorised(signer, origin, self._directory, new=new)
         self._verifier = parse_vkey(self._signer.vkey)
         self._pin: OwnPin | None = None
@@ -200,7 +200,7 @@ class PostgresLedger:
         origin, session = self._signer.name, self._session
         if pinned and pinned.size and self._pin:
             raise rolled_back(0, pinned.size, self._pin.path)
-        if session.run("SELECT FROM checkrein_log.entry WHERE origin = %s LIMIT 1", origin):
+        if session.run("SELECT 1 FROM checkrein_log.entry WHERE origin = %s LIMIT 1", origin):
             raise TamperedError("there are entries and no head", where="head")
         note = sign_note(Checkpoint(origin, 0, EMPTY_ROOT).text(), self._signer)
         open_checkpoint(note, self._verifier)
