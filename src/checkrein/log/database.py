@@ -21,7 +21,8 @@ erases; who exports, USAGE on the schema and SELECT.
 Rules of a session:
 
 1. A session that could lose commits (``synchronous_commit`` or ``fsync`` is off) is refused.
-2. No wait is endless: 5 seconds to connect, 10 for a lock, 30 for a statement. A session that
+2. Waits end: 5 seconds to connect, 10 for a lock, 30 for a statement; but a COMMIT waits for
+   standby servers as long as the server does. A session that
    stands still within a transaction is ended after 5 seconds, so that a writer that was stopped
    holds nobody up for longer; one that only reads, after 10 minutes. These are settings of the
    session: a pooler in between must not share sessions.
