@@ -56,6 +56,7 @@ _logger = logging.getLogger("checkrein")
 _GATHER_SECONDS: Final = 0.05
 _QUEUE_LIMIT: Final = 4096
 _BEHIND: Final = 16
+_URL: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9+]*://")
 _DATABASE: Final = re.compile("postgres(ql)?://", re.IGNORECASE)
 
 
@@ -187,6 +188,8 @@ class AuditLog:
 
             public = None if publish_to is None else Path(publish_to).absolute()
             return cls(PostgresLedger(where, signer, origin, pin=kept, publish_to=public))
+        if _URL.match(where):
+            raise ConfigurationError("a log is in a directory, or at a postgresql:// URL")
         if publish_to is not None:
             raise ConfigurationError(
                 "publish_to= is for a log in a database; one in a directory is published there"

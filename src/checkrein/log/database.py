@@ -230,6 +230,8 @@ class Session:
         self._warned = self._warned or notice.severity_nonlocalized == "WARNING"
 
     def _problem(self, error: psycopg.Error) -> Exception:
+        if isinstance(error, _endings()):  # it may not have noticed yet that nobody is there
+            _close(self._connection)
         if self._connection.closed:
             return Lost()
         if isinstance(error, psycopg.errors.UniqueViolation):
@@ -237,6 +239,17 @@ class Session:
         if isinstance(error, psycopg.errors.LockNotAvailable):
             return LogError("another writer has held the log for 10 seconds")
         return LogError(f"the database refused: {_named(error)}")
+
+
+def _endings() -> tuple[type[psycopg.Error], ...]:
+    """Return the errors that are the server's last word in a session."""
+    errors = psycopg.errors
+    return (
+        errors.AdminShutdown,
+        errors.CrashShutdown,
+        errors.IdleInTransactionSessionTimeout,
+        errors.IdleSessionTimeout,
+    )
 
 
 _INHERITED: Final[list[Any]] = []

@@ -17,6 +17,7 @@ many entries lie between. In the database nothing is believed that no head of th
 1. A head that is older than one that is known here, or differs from it, is refused: by a writer
    that is at work from its memory, by one that opens the log from its own pin
    (`checkrein.log.pins`). So is a head that is gone, or rows behind it.
+   The processes of a user share that pin, and a lock beside it, ``<pin>.lock``.
 2. Rows that do not lead from the tree that is known to the head are refused.
 3. A writer reads no entry that others have written. Entries are read for publication, and each
    is compared with its leaf hash, and all of them with the head, before the head is written.
@@ -41,7 +42,7 @@ import time
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import tenacity
 
@@ -296,7 +297,10 @@ class PostgresLedger:
     def _lock_head(self) -> None:
         """Begin a transaction, keep others from this log, and learn what they have done."""
         self._session.run("BEGIN")
-        self._follow(*_read_head(self._session, self._verifier, lock=True))
+        rows = self._session.run(f"{_HEAD} FOR UPDATE", self._signer.name)
+        if rows and rows[0] == (self.size, self._note.encode(), "on", "on"):
+            return  # nobody has written since
+        self._follow(*_check_head(rows, self._session, self._verifier, writing=True))
 
     def _follow(self, head: Checkpoint, note: str, pinned: Checkpoint | None = None) -> None:
         """Go on to the head that is there, by way of *pinned*, if it extends what is known."""
@@ -461,24 +465,34 @@ def _only_log(session: Session) -> str:
     return str(found[0][0]) if found else f"checkrein.local/{secrets.token_hex(8)}"
 
 
-def _read_head(
-    session: Session, verifier: Verifier, *, lock: bool = False, known: int = 0
+def _read_head(session: Session, verifier: Verifier, known: int = 0) -> tuple[Checkpoint, str]:
+    """Return the head and its note, which the log's key has signed; see `_check_head`."""
+    return _check_head(session.run(_HEAD, verifier.name), session, verifier, known=known)
+
+
+def _check_head(
+    rows: list[tuple[Any, ...]],
+    session: Session,
+    verifier: Verifier,
+    *,
+    known: int = 0,
+    writing: bool = False,
 ) -> tuple[Checkpoint, str]:
-    """Return the head and its note, which the log's key has signed.
+    """Return the head in the answer to `_HEAD`, and its note, which the log's key has signed.
 
     Args:
-        session: where to read it.
+        rows: the answer.
+        session: where it is from.
         verifier: the log's key.
-        lock: keep it until the transaction ends, to write a new one.
         known: how many entries the log has had.
+        writing: the log was there, and a new head is to be written.
     """
-    rows = session.run(f"{_HEAD} FOR UPDATE" if lock else _HEAD, verifier.name)
     if not rows:
-        if lock or known:
+        if writing or known:
             raise RollbackError("the head of the log is gone", where="head")
         raise LogError(f"{session.where} has no log {verifier.name}")
     size, note, synchronous, fsync = rows[0]
-    if lock:
+    if writing:
         refuse_lossy(synchronous, fsync)
     head = open_checkpoint(note if type(note) is bytes else b"", verifier)
     if size != head.size:
