@@ -4,7 +4,7 @@
 nox; so do ``services``, but for a PostgreSQL server's programs, ``inbox``, but for
 Chromium, and ``oracles``, but for Debian's Go and its ``x/mod``. ``.ci/run`` calls
 ``tests``, ``lint``, ``types``, ``layers``, ``frameworks``, ``services``, ``inbox``,
-``oracles``, ``agentdojo`` and ``demo``.
+``oracles``, ``publishing``, ``otel``, ``agentdojo`` and ``demo``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types, with two checkers, and that wrong uses are refused by both."""
-    session.install("-e", ".[cli,demo,inbox,postgres]", *groups("types", "tests"))
+    session.install("-e", ".[cli,demo,inbox,otel,postgres]", *groups("types", "tests"))
     session.run("mypy", "src", "tests/typing")
     session.run("pyright", "--warnings", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
 
@@ -132,6 +132,30 @@ def oracles(session: nox.Session) -> None:
         *session.posargs,
         env={"CHECKREIN_REQUIRE_ORACLES": "1"},
     )
+
+
+@nox.session
+def publishing(session: nox.Session) -> None:
+    """Publish logs to a real S3-compatible server; a missing one is an error."""
+    session.install("-e", ".[cli,s3]", *groups("tests", "publishing"))
+    session.run(
+        "pytest",
+        "tests/publishing",
+        *session.posargs,
+        env={"CHECKREIN_REQUIRE_S3": "1", "CHECKREIN_REQUIRE_ORACLES": "1"},
+    )
+
+
+@nox.session
+def otel(session: nox.Session) -> None:
+    """Let OpenTelemetry's SDK take the spans; a missing one is an error."""
+    session.install("-e", ".[otel]", *groups("tests", "otel"))
+    required = {"CHECKREIN_REQUIRE_OTEL": "1"}
+    session.run("pytest", "tests/telemetry", *session.posargs, env=required)
+    if not session.posargs:
+        session.run(
+            "pytest", "tests/test_api.py", "tests/examples", "-k", "telemetry", env=required
+        )
 
 
 @nox.session

@@ -8,6 +8,7 @@ from typing import Any
 from checkrein import CallbackGate, Confirmation
 from checkrein.confirmations import Shown, digest_of
 from checkrein.errors import Denied
+from checkrein.log.schema import parse_entry
 from checkrein.ports import Store, Use
 
 
@@ -27,6 +28,8 @@ class MemoryLog:
         if event["type"] == self.fail_on:
             raise OSError("disk full")
         self.events.append(dict(event))
+        if event.get("v") == 1:  # written by this library: every entry is one of its schema
+            assert parse_entry(dict(event)) is not None
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["type"] == kind]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from checkrein.confirmations import Care, Confirmation, Verdict
 from checkrein.directories import Directory, refers
-from checkrein.facts import composed, injected, sensitive
+from checkrein.facts import composed, erasable, injected, secret, sensitive
 from checkrein.frames import call_id
 from checkrein.grants import Grant
 from checkrein.guards import definition_of, irreversible, reads, writes
@@ -50,6 +50,7 @@ __all__ = [
     "composed",
     "definition_of",
     "effects",
+    "erasable",
     "injected",
     "inventory",
     "irreversible",
@@ -60,6 +61,7 @@ __all__ = [
     "quarantined",
     "reads",
     "refers",
+    "secret",
     "sensitive",
     "writes",
 ]

@@ -326,6 +326,15 @@ def to_mention(call: Call) -> list[str]:
     return given or list(facts.plain[:1])
 
 
+HIDDEN: Final = object()
+"""Stands for a secret where a value is spelled: it has no spelling."""
+
+
+def mentioned(call: Call, name: str) -> Any:
+    """Return the value of an argument as people who write grants may see it."""
+    return HIDDEN if name in call.facts.secrets else call.arguments[name]
+
+
 def is_default(facts: ToolFacts, name: str, value: Any) -> bool:
     """Say whether *value* is the developer's own constant for the parameter."""
     one = facts.by_name[name]

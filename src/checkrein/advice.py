@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from checkrein.admission import to_mention
+from checkrein.admission import mentioned, to_mention
 from checkrein.facts import Effect
 from checkrein.permissions import Effects
 from checkrein.spelling import spelled_constraint, spelled_permission
@@ -60,7 +60,7 @@ def advise(decision: Decision, call: Call, grants: Iterable[Grant]) -> Decision:
 def _change(finding: Finding, call: Call) -> str:
     if finding.rule == "flow.origin":
         name = finding.argument
-        text, _ = spelled_constraint([call.arguments[name]])
+        text, _ = spelled_constraint([mentioned(call, name)])
         return (
             f"let a person confirm it (gate=), name the value in run.instruct() or run.trust(), "
             f"endorse it for this tool, or pin it in the grant: {name}={text}"
@@ -125,7 +125,7 @@ def _missing(claim: Claim, close: Permission | None, call: Call) -> str:
             covered = {Effect.READS} if close.effects is None else close.effects
             return f"in {close}: {Effects(frozenset({*covered, claim.effect}))!r}"
     plain = [name for name in to_mention(call) if name not in call.facts.files]
-    text, _ = spelled_permission(claim, {name: [call.arguments[name]] for name in plain})
+    text, _ = spelled_permission(claim, {name: [mentioned(call, name)] for name in plain})
     files = [f", {name}={_opener_for(call, name)}" for name in call.facts.files]
     return f"add {text.removesuffix(')')}{''.join(files)})"
 
@@ -138,7 +138,7 @@ def _loosened(offer: Offer, name: str, call: Call) -> str:
         return str(offer.impossible)
     if name in call.facts.files:
         return f"in {permission}: {name}={_opener_for(call, name)}, a directory that holds the file"
-    text, _ = spelled_constraint([call.arguments[name]])
+    text, _ = spelled_constraint([mentioned(call, name)])
     before: Any = permission.constraints.get(name)
     wider = text if before is None else f"either({before!r}, {text})"
     return f"in {permission}: {name}={wider}"

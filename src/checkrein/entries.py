@@ -7,9 +7,15 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from checkrein.events import loggable, loggable_arguments, loggable_field, loggable_sources
+from checkrein.events import (
+    discreet,
+    loggable,
+    loggable_arguments,
+    loggable_field,
+    loggable_sources,
+)
 from checkrein.lazy import sha256
-from checkrein.untrusted import Untrusted
+from checkrein.untrusted import Untrusted, content
 from checkrein.visible import visible
 
 if TYPE_CHECKING:
@@ -59,13 +65,15 @@ class Entries:
 
     def said(self, text: str, *, keep: bool) -> dict[str, Any]:
         """Return fields about a prompt or a model's output."""
-        raw = text.encode("utf-8", "surrogatepass")
-        digest = sha256(b"checkrein/said/v1\n" + self._run._salt + raw).hex()
         return {
-            "digest": digest,
+            "digest": self._digest(b"checkrein/said/v1\n", text),
             "letters": len(text),
             **({"text": loggable(text)} if keep else {}),
         }
+
+    def _digest(self, what: bytes, text: str) -> str:
+        raw = text.encode("utf-8", "surrogatepass")
+        return sha256(what + self._run._salt + raw).hex()
 
     def of_host(self, framework: str, version: str, ids: Mapping[str, object]) -> dict[str, Any]:
         """Return fields about a framework; what it says is cut, and made visible."""
@@ -77,6 +85,9 @@ class Entries:
         if kind == "call.allowed":
             next(self._allowed)
         run, facts = self._run, call.facts
+        arguments = loggable_arguments(call.arguments)
+        if facts.secrets or facts.erasable:
+            arguments = discreet(arguments, call, run.subject)
         return {
             "v": 1,
             "type": kind,
@@ -88,7 +99,7 @@ class Entries:
             "tool": facts.name,
             "effect": facts.effect_name,
             "resource": facts.source,
-            "arguments": loggable_arguments(call.arguments),
+            "arguments": arguments,
             "digest": call.digest.hex(),
             "definition": facts.definition_text,
             "grants": run.grant_ids,
@@ -115,6 +126,12 @@ class Entries:
         self, call: Call, status: str, error: BaseException | None, result: Any, started: float
     ) -> dict[str, Any]:
         """Return the entry about what became of *call*."""
+        more: dict[str, Any] = {}
+        if type(result) is Untrusted:
+            more["sources"] = loggable_sources(result.label)
+        text = content(result) if type(result) is Untrusted else result
+        if type(text) is str:
+            more["digest"] = self._digest(b"checkrein/result/v1\n", text)
         return {
             "v": 1,
             "type": "call.outcome",
@@ -125,6 +142,6 @@ class Entries:
             "status": status,
             "error": "" if error is None or status == "closed" else type(error).__name__,
             "result": "" if result is None else type(result).__name__,
-            **({"sources": loggable_sources(result.label)} if type(result) is Untrusted else {}),
+            **more,
             "ms": round((time.perf_counter() - started) * 1000, 3),
         }

@@ -34,7 +34,7 @@ type                    further fields
                         confirmation whose standing answer covers it
 ``call.denied``         as call.allowed, with the findings that decided
 ``call.outcome``        call, status, error (a type's name), result, ms; sources,
-                        of content that came back
+                        of content that came back; digest, of a text that did
 ``call.edited``         call, became (the id of the call in its place), arguments
                         (the names of those that were changed)
 ``confirmation.asked``  as call.denied, and confirmation, bound_to (its digest),
@@ -44,6 +44,10 @@ type                    further fields
 ``canary.answered``     confirmation, by, caught, asked (when), letters; of a call
                         that there is not, in no run's sequence
 ``answer.refused``      confirmation, by, reason; of a desk, in no run's sequence
+``erasure``             by, reason; index, field, commitments, or key: of the log
+``export``              by, entries (how many), chosen, disclosed, manifest (its
+                        SHA-256): of the log, as the one before and the next
+``incident``            about (a run, a call, or words), by, reason
 ``endorsement``         sources, reason, tool, parameter
 ``reveal``              sources, reason, call
 ======================  ======================================================
@@ -54,20 +58,27 @@ it is durable before the body runs. ``status`` is ``done``, ``raised``,
 (before the body) or ``in doubt`` (cancelled in the body).
 
 Plain arguments are written as they are, cut at 1,000 letters with their length
-beside. Untrusted payload is written as its sources and length. The digest of a
-call is salted with a secret of the run, since a bare digest of a short text can
-be guessed. That of a prompt or an output is SHA-256 of ``checkrein/said/v1``, LF, the
-same secret and the text.
+beside; what is declared ``secret`` is not written, what is declared ``erasable``
+as a commitment (`checkrein.log.openings`), and so is the text of an ``instruction``
+in a run that has a ``subject``. Untrusted payload is written as its sources and
+length. The digest of a call is salted with a secret of the run, since a bare
+digest of a short text can be guessed. That of a prompt or an output is SHA-256 of
+``checkrein/said/v1``, LF, the same secret and the text; that of a result begins with
+``checkrein/result/v1``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from checkrein.forgetting import Erasable
 from checkrein.labels import Label
 from checkrein.untrusted import Untrusted, content
+
+if TYPE_CHECKING:
+    from checkrein.calls import Call
 
 _MAX_TEXT: Final = 1000
 _INT64: Final = 1 << 63
@@ -110,6 +121,15 @@ def loggable_sources(label: Label) -> Any:
 
 def _utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def discreet(arguments: dict[str, Any], call: Call, subject: str) -> dict[str, Any]:
+    """Return the JSON data of arguments without secrets, and with what can be forgotten."""
+    for name in call.facts.erasable:
+        value = call.arguments[name]
+        whole = loggable_field(value) if type(value) is str else arguments[name]
+        arguments[name] = Erasable(whole, subject=subject)
+    return arguments | {name: {"secret": True} for name in call.facts.secrets}
 
 
 def loggable_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

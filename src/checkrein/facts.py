@@ -67,6 +67,8 @@ class Mark(Enum):
     INJECTED = "injected"
     COMPOSED = "composed"
     SENSITIVE = "sensitive"
+    SECRET = "secret"  # noqa: S105 (the word for one)
+    ERASABLE = "erasable"
 
     def __repr__(self) -> str:
         return f"checkrein.{self.value}"
@@ -84,6 +86,12 @@ sensitive: Final = Mark.SENSITIVE
 Also of a tool that only reads inside, and where a constraint or a closed type
 would do otherwise. A permission that pins the value is enough.
 """
+
+secret: Final = Mark.SECRET
+"""``Annotated[str, secret]``: a password or a token, which no log and no approver is shown."""
+
+erasable: Final = Mark.ERASABLE
+"""``Annotated[str, erasable]``: the log commits to it, and can forget it; `AuditLog.erase`."""
 
 _INJECTED_TYPES: set[type[Any]] = set()
 
@@ -146,6 +154,8 @@ class Parameter:
         injected: passed by identity, outside policy, digest and log.
         composed: declared ``Annotated[..., composed]``.
         sensitive: declared ``Annotated[..., sensitive]``.
+        secret: declared ``Annotated[..., secret]``.
+        erasable: declared ``Annotated[..., erasable]``.
         refers: the kind of directory that it names an entry of, ``""`` for none.
         closed: of a type with no room for text: bool, number, ``Literal``, enum, None.
         exact: the types that the annotation accepts as they are, if that is all there is to check.
@@ -166,6 +176,8 @@ class Parameter:
     adapter: TypeAdapter[Any] | None
     opens: str = ""
     sensitive: bool = False
+    secret: bool = False
+    erasable: bool = False
     refers: str = ""
 
     def accepts(self, value: Any) -> bool:
@@ -217,6 +229,8 @@ class ToolFacts:
     reads: bool = field(init=False)  # one of the claims is about reading
     wary: bool = field(init=False)  # changes state or reaches outside
     sensitive: tuple[str, ...] = field(init=False)
+    secrets: tuple[str, ...] = field(init=False)
+    erasable: tuple[str, ...] = field(init=False)
     by_name: dict[str, Parameter] = field(init=False)
     plain: tuple[str, ...] = field(init=False)
     payload: tuple[str, ...] = field(init=False)
@@ -244,6 +258,8 @@ class ToolFacts:
         put(self, "reads", any(claim.effect is Effect.READS for claim in self.claims))
         put(self, "wary", self.changes or self.external)
         put(self, "sensitive", tuple(one.name for one in self.parameters if one.sensitive))
+        put(self, "secrets", tuple(one.name for one in self.parameters if one.secret))
+        put(self, "erasable", tuple(one.name for one in self.parameters if one.erasable))
         put(self, "by_name", {one.name: one for one in self.parameters})
         plain = (one.name for one in self.parameters if not one.injected and not one.untrusted)
         put(self, "plain", tuple(plain))
@@ -381,12 +397,17 @@ def _definition(facts: ToolFacts) -> bytes:
     for one in facts.parameters:
         kind = (
             *(one.name, one.kind.name, one.untrusted, one.injected, one.composed, one.opens),
-            *(word for word in (one.sensitive and "sensitive", one.refers) if word),
+            *(word for word in _declared(one) if word),
         )
         parts += (repr(kind).encode(), inspect.formatannotation(one.shown).encode())
         parts.append(_default_bytes(one.default))
     framed = b"".join(b"%d:%b" % (len(part), part) for part in parts)
     return sha256(b"checkrein/tool/v1\n" + framed)
+
+
+def _declared(one: Parameter) -> tuple[object, ...]:
+    words = (one.sensitive and "sensitive", one.secret and "secret", one.erasable and "erasable")
+    return (*words, one.refers)
 
 
 def _default_bytes(default: Any) -> bytes:
@@ -433,6 +454,8 @@ def _parameter(
         injected=inside,
         composed=Mark.COMPOSED in marks,
         sensitive=Mark.SENSITIVE in marks,
+        secret=Mark.SECRET in marks,
+        erasable=Mark.ERASABLE in marks,
         refers=next((word.kind for word in marks if isinstance(word, Refers)), ""),
         closed=not inside and is_closed(shown),
         exact=exact,

@@ -117,7 +117,9 @@ class Questions:
     def _shown(self, call: Call, decision: Decision) -> tuple[Shown, ...]:
         concerns = {one.argument: one.message for one in decision.findings if one.argument}
         return tuple(
-            Shown(
+            _hidden(one.name, self._origin_of(call, one.name), concerns.get(one.name, ""))
+            if one.secret
+            else Shown(
                 one.name,
                 call.arguments[one.name],
                 untrusted=one.untrusted,
@@ -261,6 +263,11 @@ class Questions:
         """Close a question that will not be answered here."""
         with self._lock:
             self._open.discard(question.id)
+
+
+def _hidden(name: str, origin: str, concern: str) -> Shown:
+    """Return a secret as an approver sees it: that there is one, and where it comes from."""
+    return Shown(name, None, False, origin, concern, text="a secret, which is not shown")
 
 
 def _concern(said: str, value: Any) -> str:

@@ -37,8 +37,10 @@ from checkrein.advice import advise
 from checkrein.calls import Binder, Call, Malformed, open_call
 from checkrein.entries import Entries
 from checkrein.errors import ConfigurationError, MisuseError
+from checkrein.events import loggable_field
 from checkrein.facts import Effect, ToolFacts
 from checkrein.flow import Flow
+from checkrein.forgetting import Erasable
 from checkrein.frames import Frame, receiver_of, spec_of, why_unguarded
 from checkrein.freezing import Unfreezable, encode, freeze, thaw
 from checkrein.grants import Chain, Grant, note_expired, policy_of, was_seen_expired
@@ -116,6 +118,9 @@ class Run:
             or a PostgreSQL URL), or else the memory of this process.
         isolation: how content is shown to the model; see :mod:`checkrein.isolation`.
             A run inside a run shows it as its parent does.
+        subject: whose conversation it is, for a log that must be able to forget it: what the
+            user says, and arguments declared ``erasable``, are sealed with a key of this name
+            (`AuditLog.erase`). The name itself is not written.
         clock: tells the time, for tests.
         ids: makes ids, for tests.
 
@@ -142,6 +147,7 @@ class Run:
         pins: Mapping[str, bytes] | None = None,
         store: Store | None = None,
         isolation: Mode | Isolation = "delimit",
+        subject: str = "",
         clock: Clock = time.time,
         ids: Ids = lambda: os.urandom(8).hex(),
     ) -> None:
@@ -153,6 +159,7 @@ class Run:
         self.holders: Sequence[str] = grant.holders if isinstance(grant, Chain) else ()
         self.gate = gate
         self.log = log
+        self.subject = subject
         self.marks = RunMarks(isolation=Isolation.of(isolation))
         self.parent: Run | None = None
         self.clock = clock
@@ -278,6 +285,7 @@ class Run:
         self.gate = parent.gate if self.gate is None else self.gate
         self.approvers = parent.approvers or self.approvers
         self.log = parent.log if self.log is None else self.log
+        self.subject = self.subject or parent.subject
         self.store = parent.store  # the budgets of the chain are counted in one place
         self.orders, self.waits = parent.orders, parent.waits
         self.marks = parent.marks
@@ -421,7 +429,8 @@ class Run:
         self.refuse_marked(text, "instruct")
         piece = Piece([text], Trust.USER)
         self.flow.learn(piece)
-        self.record("instruction", text=text)
+        said = Erasable(loggable_field(text), subject=self.subject) if self.subject else text
+        self.record("instruction", text=said)
         if data is None:
             return text
         if not isinstance(data, Untrusted):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from checkrein.admission import to_mention
+from checkrein.admission import HIDDEN, mentioned, to_mention
 from checkrein.freezing import encode
 from checkrein.spelling import spelled, spelled_permission
 
@@ -90,9 +90,9 @@ class Shadow:
 
 def _needed(call: Call) -> dict[str, dict[bytes, Any]]:
     """Return what a permission must say of the call's arguments, by the bytes of each value."""
-    values = {name: call.openers.get(name, call.arguments[name]) for name in to_mention(call)}
+    values = {name: call.openers.get(name, mentioned(call, name)) for name in to_mention(call)}
     return {
-        name: {repr(one).encode() if name in call.openers else encode(one): one}
+        name: {repr(one).encode() if name in call.openers or one is HIDDEN else encode(one): one}
         for name, one in values.items()
     }
 

@@ -128,6 +128,7 @@ def _state_of(run: Run) -> dict[str, Any]:
         "plan": _plan_state(run),
         "taken": _taken(run, run.terms.chain),
         "logged": run.log is not None,
+        "subject": run.subject,
         "needed": getattr(run.approvers, "needed", 1) if run.approvers is not None else 0,
         "pins": {name: pin.hex() for name, pin in run.known_definitions().items()},
         "salt": run._salt.hex(),
@@ -268,6 +269,7 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     run._salt = bytes.fromhex(state["salt"])  # a call refused there is known as refused here
     run._resumes = state["runs"][0]
     run._denials = state["denials"]
+    run.subject = run.subject or state["subject"]
     run._latest = max(run._latest, state["latest"])
     run._ahead = run._latest - time.monotonic()
     refused = frozenset(map(bytes.fromhex, state["refused"]))

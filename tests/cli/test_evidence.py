@@ -13,6 +13,9 @@ from typer.testing import CliRunner
 
 from checkrein import AuditLog
 from checkrein.cli.app import app
+from checkrein.forgetting import Erasable
+from checkrein.log import read_entries
+from checkrein.log.bundle import verify_bundle
 from checkrein.log.checkpoint import Checkpoint
 from checkrein.log.keys import key_path
 from checkrein.log.merkle import EMPTY_ROOT
@@ -191,12 +194,13 @@ def test_a_bundle_is_exported_and_checked(runs, tmp_path, monkeypatch, name):
     """With the key that this user has, or a given one; checked with a given one only."""
     directory, vkey = runs
     out = tmp_path / name
-    done = cli("export", directory, out, "--run", "a")
+    done = cli("export", directory, out, "--run", "a", "--unrecorded")
     assert done.exit_code == 0, done.stderr
     assert "2 entries in" in done.stdout
     digest = re.search(r"SHA-256 ([0-9a-f]{64})", done.stdout)
     assert digest
-    again = cli("export", directory, tmp_path / f"again-{name}", "--run", "a", "--key", vkey)
+    options = ("--run", "a", "--key", vkey, "--unrecorded")
+    again = cli("export", directory, tmp_path / f"again-{name}", *options)
     assert digest[1] in again.stdout
     monkeypatch.setenv("CHECKREIN_DATA", str(tmp_path / "nothing"))
     done = cli("check", out, "--key", vkey)
@@ -251,9 +255,60 @@ def test_a_bundle_of_a_log_that_is_not_good(runs, tmp_path):
     directory, _ = runs
     (bundle,) = (one for one in (directory / "tile" / "entries").rglob("*") if one.is_file())
     bundle.write_bytes(bundle.read_bytes().replace(b'"run":"b2"', b'"run":"b3"', 1))
-    done = cli("export", directory, tmp_path / "out", "--run", "a1")
+    refused = cli("export", directory, tmp_path / "out", "--run", "a1")
+    assert (refused.exit_code, "--unrecorded" in refused.stderr) == (1, True)
+    done = cli("export", directory, tmp_path / "out", "--run", "a1", "--unrecorded")
     assert done.exit_code == 1
     assert "NOT good" in done.stdout
     assert (tmp_path / "out").is_dir()
-    done = cli("export", directory, tmp_path / "more")
+    done = cli("export", directory, tmp_path / "more", "--unrecorded")
     assert (done.exit_code, done.stdout) == (1, "")
+
+
+def test_the_log_says_that_it_was_exported(runs, tmp_path, monkeypatch):
+    """Who exported what is an entry of the log; without its key that has to be waived."""
+    directory, vkey = runs
+    done = cli("export", directory, tmp_path / "out", "--run", "a1", "--by", "dana")
+    digest = re.search(r"SHA-256 ([0-9a-f]{64})", done.stdout)[1]
+    *_, (_, last) = read_entries(directory)
+    told = {name: last[name] for name in ("type", "by", "chosen", "manifest")}
+    assert told == {"type": "export", "by": "dana", "chosen": {"run": "a1"}, "manifest": digest}
+    monkeypatch.setenv("CHECKREIN_DATA", str(tmp_path / "nothing"))
+    arguments = ("export", directory, tmp_path / "more", "--key", vkey)
+    assert cli(*arguments).exit_code == 2
+    assert not (tmp_path / "more").exists()
+    assert cli(*arguments, "--unrecorded").exit_code == 0
+
+
+def test_fields_are_disclosed_one_by_one(tmp_path):
+    """A receipt or a bundle shows the fields that were named, provably, and no other."""
+    with AuditLog.open(tmp_path / "log", origin="example.com/fields") as log:
+        arguments = {"to": Erasable("Dana Doe"), "card": Erasable("4111", subject="customer-17")}
+        log.append({"type": "t", "run": "r", "arguments": arguments})
+    entry, openings, receipt = (tmp_path / name for name in ("entry", "openings", "receipt"))
+    place = tmp_path / "log"
+    done = cli("prove", place, 0, "--out", receipt, "--entry", entry, "--openings", openings,
+               "--disclose", "arguments.to")  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert b"4111" not in entry.read_bytes() + openings.read_bytes()
+    shown = cli("check", receipt, "--entry", entry, "--openings", openings)
+    assert 'arguments.to = "Dana Doe"' in shown.stdout
+    found = json.loads(
+        cli("check", receipt, "--entry", entry, "--openings", openings, "--json").stdout
+    )
+    assert found["disclosed"] == {"arguments.to": "Dana Doe"}
+    openings.write_bytes(openings.read_bytes().replace(b"Dana", b"Dena"))
+    assert cli("check", receipt, "--entry", entry, "--openings", openings).exit_code == 1
+    for wrong in (["--disclose", "arguments"], ["--openings", tmp_path / "x"],
+                  ["--openings", tmp_path / "x", "--disclose", "none"]):  # fmt: skip
+        assert cli("prove", place, 0, *wrong).exit_code == 2
+    vkey = log.vkey
+    for name, paths, count in (("a", ["arguments.card"], 1), ("b", ["*"], 2), ("c", [], 0)):
+        options = [word for path in paths for word in ("--disclose", path)]
+        assert (
+            cli("export", place, tmp_path / name, *options, "--from", 0, "--to", 0).exit_code == 0
+        )
+        found = verify_bundle(tmp_path / name, vkey=vkey)
+        assert len(found.disclosed.get(0, {})) == count
+        assert cli("check", tmp_path / name, "--key", vkey).exit_code == 0
+    assert verify_bundle(tmp_path / "a", vkey=vkey).disclosed == {0: {"arguments.card": "4111"}}

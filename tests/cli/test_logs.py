@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from checkrein import AuditLog, CallbackGate, Grant, Run, Untrusted, allow, irreversible
 from checkrein.cli.app import app
 from checkrein.errors import Denied
+from checkrein.forgetting import Erasable
 from checkrein.log.keys import key_path
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold red]no[/] \u202eevil\r\nentry 99 \x7f\x9b31m [link=x]"
@@ -302,3 +303,36 @@ def test_follow_prints_what_is_written_and_ends_when_interrupted(audit):
         follow.kill()
         follow.stdout.close()
         follow.wait()
+
+
+def test_erase(tmp_path):
+    """A field is erased with a reason, shown as erased, and the log stays good."""
+    with AuditLog.open(tmp_path / "log", origin="example.com/erase") as log:
+        arguments = {"to": Erasable("Dana Doe"), "token": {"secret": True}}
+        call = {"tool": "send", "call": "r-0", "arguments": arguments}
+        log.append({"type": "call.allowed", "run": "r", "seq": 0, **call})
+        log.append({"type": "t", "text": Erasable("x", subject="c17")})
+    place = tmp_path / "log"
+    assert 'to="Dana Doe", token=<a secret>' in cli("show", place).stdout
+    why = ("--by", "dana", "--reason", "asked to")
+    for wrong in ((), ("--entry", 0), why, ("--entry", 9, *why), ("--subject", "no", *why),
+                  ("--entry", 0, "--subject", "c17", *why)):  # fmt: skip
+        assert cli("erase", place, *wrong).exit_code == 2, wrong
+    assert cli("erase", tmp_path / "none", "--entry", 0, *why).exit_code == 2
+    assert not (tmp_path / "none").exists()
+    assert cli("erase", place, "--entry", 0, "--field", "arguments.to", *why).exit_code == 0
+    assert cli("erase", place, "--subject", "c17", *why).exit_code == 0
+    shown = cli("show", place).stdout
+    assert "Dana" not in shown
+    assert "to=<10 bytes that are not here, or were erased>" in shown
+    assert cli("verify", place).exit_code == 0
+
+
+def test_incident(audit):
+    """An incident is an entry with its reason; half a sentence is none."""
+    told = ("--about", "r-1", "--by", "dana", "--reason", "a mail went to the wrong person")
+    assert cli("incident", audit, *told).exit_code == 0
+    last = json.loads(cli("show", audit, "--json").stdout.splitlines()[-1])["event"]
+    assert (last["type"], last["about"], last["by"]) == ("incident", "r-1", "dana")
+    assert cli("incident", audit, "--about", "r-1").exit_code == 2
+    assert cli("incident", audit / "none", *told).exit_code == 2

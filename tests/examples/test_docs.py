@@ -31,7 +31,10 @@ INTEGRATIONS = ROOT / "src" / "checkrein" / "integrations"
 PERMISSIONS = ROOT / "docs" / "permissions"
 TEXTS = [README, ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *PAGES]
 END_OF_BLOCK = "\x1e"
-NEEDS = {"confirmation/webhook.md": "httpx"}  # what a page installs first
+NEEDS = {  # what a page installs first, and what says that it must be there
+    "confirmation/webhook.md": ("httpx", "CHECKREIN_REQUIRE_WEBHOOK"),
+    "log/telemetry.md": ("opentelemetry.sdk", "CHECKREIN_REQUIRE_OTEL"),
+}
 
 
 class Block(NamedTuple):
@@ -119,8 +122,8 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path):
         if page.stem not in os.environ.get("CHECKREIN_REQUIRE_FRAMEWORKS", "").split(","):
             name = f"checkrein.integrations.{page.stem}"
             pytest.importorskip(name, reason=f"needs checkrein[{page.stem}]", exc_type=ImportError)
-    needed = NEEDS.get(page.relative_to(ROOT / "docs").as_posix())
-    if needed and not os.environ.get("CHECKREIN_REQUIRE_WEBHOOK"):
+    needed, required = NEEDS.get(page.relative_to(ROOT / "docs").as_posix(), ("", ""))
+    if needed and not os.environ.get(required):
         pytest.importorskip(needed, reason=f"the page needs {needed}")
     check_page(page.read_text(encoding="utf-8"), tmp_path)
 

@@ -8,8 +8,9 @@ import zlib
 
 import pytest
 
+from checkrein import AuditLog, Grant, Run, allow
 from checkrein.errors import ConfigurationError, RollbackError, TamperedError
-from checkrein.log import keys, verify_log
+from checkrein.log import keys, read_entries, verify_log
 from checkrein.log.checkpoint import Checkpoint, open_checkpoint
 from checkrein.log.journal import encode_frame, scan
 from checkrein.log.merkle import leaf_hashes, root_of
@@ -362,3 +363,20 @@ def test_a_forged_pin_is_no_pin(make, tools):
     pin = sign_note(text, Ed25519Signer.generate(log.origin))
     report = verify_log(log.directory, vkey=log.vkey, pin=pin)
     assert report.freshness.startswith("bad: the pin is not signed by the log's key")
+
+
+def test_a_clock_that_is_set_back(tmp_path):
+    """The order of entries is the tree's, whatever the clock says; nothing is refused or lost."""
+    origin = "example.com/clock"
+    positions = []
+    for now in (2_000_000_000.0, 1_000_000_000.0, 0.0):
+        with AuditLog.open(tmp_path / "log", origin=origin) as log:
+            grant = Grant(allow("x"))
+            with Run(agent="t", grant=grant, log=log, clock=lambda now=now: now):
+                positions.append(log.append({"type": "mark", "now": now}))
+    assert [one.index for one in positions] == sorted(one.index for one in positions)
+    report = verify_log(tmp_path / "log", pin=positions[-1].checkpoint)
+    assert report.good
+    assert report.complete
+    marks = [event["now"] for _, event in read_entries(tmp_path / "log") if "now" in event]
+    assert marks == [2_000_000_000.0, 1_000_000_000.0, 0.0]

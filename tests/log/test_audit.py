@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -135,7 +136,7 @@ def test_threads_while_publishing(make, tools):
         {"type": "x", "value": 2**64},
         {"type": "x", "value": "\ud800"},
         {"type": "x", 1: "key"},
-        {"type": "x", "value": "v" * 65_535},
+        {"type": "x", "value": ["v" * 1000] * 66},
         {"type": 7},
         {},
         "type",
@@ -156,12 +157,16 @@ def test_events_that_cannot_be_entries(make, tools, wrong):
 
 
 def test_the_largest_entry(make):
-    """65,535 bytes fit; the message about one byte more names type, size and the way out."""
+    """65,535 bytes fit; of one more the text is laid aside, and without a text it is an error."""
     log = make()
     empty = len(b'{"type":"big","text":""}')
     assert log.append({"type": "big", "text": "x" * (65_535 - empty)}).index == 0
-    with pytest.raises(LogError, match=r"'big' has 65536 bytes.*digest"):
-        log.append({"type": "big", "text": "x" * (65_536 - empty)})
+    log.append({"type": "big", "text": "x" * (65_536 - empty)})
+    texts = [entry["text"] for _, entry in read_entries(log.directory, values=False)]
+    assert (len(texts[0]), set(texts[1])) == (65_535 - empty, {"commitment", "size"})
+    assert [*read_entries(log.directory)][1][1]["text"] == "x" * (65_536 - empty)
+    with pytest.raises(LogError, match=r"'big' has 7\d{4} bytes.*digest"):
+        log.append({"type": "big", "list": ["x" * 1000] * 70})
     log.close()
     assert verify_log(log.directory).good
 
@@ -627,3 +632,20 @@ def test_a_new_key_never_replaces_another_ones_file(tmp_path):
         keys.new_key("example.com/b", tmp_path / "b.skey")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.vkey"]
     assert (tmp_path / "b.vkey").read_text() == "somebody else's\n"
+
+
+def test_a_program_that_ends_without_closing_publishes_all_the_same(tmp_path):
+    """At exit no thread can be started any more; many tiles are written even so."""
+    code = (
+        "import sys; from checkrein.log import AuditLog\n"
+        "log = AuditLog.open(sys.argv[1], origin='example.com/exit')\n"
+        "real = log._ledger.publish\n"
+        "log._ledger.publish = lambda wait: real(wait=True) if wait else None\n"
+        "log.append_many([{'type': 't', 'n': n} for n in range(9000)])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "log")], capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "log" / "checkpoint").read_text().splitlines()[1] == "9000"
+    assert verify_log(tmp_path / "log").good

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import checkrein
 from checkrein.errors import CheckreinError, ConfigurationError, LogError, TamperedError
+from checkrein.forgetting import Erasable
 from checkrein.log import merkle, standalone
 from checkrein.log.answers import Answers
 from checkrein.log.bundle import Choice, export_bundle, verify_bundle
@@ -833,3 +834,33 @@ def test_errors_of_the_library_are_its_own(bundle, tmp_path):
             with pytest.raises(CheckreinError):
                 verify_bundle(place, vkey=vkey)
         (place / name).write_bytes(data)
+
+
+def test_every_changed_byte_of_what_is_disclosed_is_refused(make, tmp_path):
+    """Values that entries commit to are shown only as they were, by both verifiers."""
+    log = make()
+    log.append({"type": "t", "a": Erasable("yes"), "b": Erasable({"deep": ["\u2028", 2]})})
+    log.append({"type": "t", "a": Erasable("yes")})
+    log.close()
+    export_bundle(log.directory, tmp_path / "out", vkey=log.vkey, disclose=["*"])
+    files = standalone.read_bundle(str(tmp_path / "out"))
+    shown = verify_bundle(tmp_path / "out", vkey=log.vkey)
+    assert shown.disclosed == {0: {"a": "yes", "b": {"deep": ["\u2028", 2]}}, 1: {"a": "yes"}}
+    data = files[standalone.OPENINGS]
+    entries = shown.entries
+    standalone.check_openings(data, entries)
+    lines = data.splitlines(keepends=True)
+    swapped = [lines[0].replace(b'"index":0', b'"index":1'), lines[2].replace(b":1,", b":0,")]
+    harmless = {b" ", b"\n"}
+    for wrong in swapped:
+        with pytest.raises(standalone.Bad):
+            standalone.check_openings(wrong, entries)
+    for offset, byte in enumerate(data):
+        wrong = data[:offset] + bytes([byte ^ 1]) + data[offset + 1 :]
+        if bytes([byte ^ 1]) in harmless:
+            continue
+        with pytest.raises(standalone.Bad):
+            standalone.check_openings(wrong, entries)
+    for wrong in (b"{}\n", b"[]\n", b"\xff", b'{"index":0}\n', b"5\n", data[:-3]):
+        with pytest.raises(standalone.Bad):
+            standalone.check_openings(wrong, entries)

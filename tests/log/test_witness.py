@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 import ssl
@@ -565,3 +566,25 @@ def test_stored_hashes(grown, size):
         root, found = stored.consistency_to(directory, old, known)
         assert root == merkle.root_of(leaves[:old])
         assert found == merkle.prove_consistency(old, size, reader(leaves))
+
+
+# -- waiting for witnesses -----------------------------------------------------------------
+
+
+def test_a_position_waits_until_it_is_witnessed(make, tools, state):
+    """The head that comes back covers the entry; a second time nobody is asked."""
+    event, *_ = tools
+    log = make(signer=LOG)
+    with served(witness_at(state)) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        policy = parse_policy(f"log {LOG.vkey}\nwitness one {KEY.vkey} {url}\nquorum one\n")
+        first, second = log.append_many([event(0), event(1)])
+        found = second.witnessed(policy, within=30)
+        assert policy.check(found).holds
+        assert open_checkpoint(found, None).size == 2
+        late = asyncio.run(log.aappend(event(2)))
+        assert open_checkpoint(asyncio.run(late.awitnessed(policy, within=30)), None).size == 3
+    assert open_checkpoint(first.witnessed(policy, within=0.1), None).size == 3  # it is kept
+    with pytest.raises(LogError, match="quorum"):
+        log.append(event(3)).witnessed(policy, within=0.1)
+    log.close()

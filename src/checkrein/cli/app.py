@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from checkrein.approvers import principal_from
-from checkrein.cli import evidence, logs, stops, timeline, witnessing
+from checkrein.cli import evidence, logs, publishing, stops, timeline, witnessing
 from checkrein.cli import oversight as watch
 from checkrein.cli.inbox import inbox_app
 from checkrein.cli.screen import Screen, plainly
@@ -227,10 +227,23 @@ def prove(
     entry: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the entry's exact bytes here.")
     ] = None,
+    openings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write here what opens the fields of --disclose."),
+    ] = None,
+    disclose: Annotated[
+        Names,
+        typer.Option(
+            metavar="PATH", help="A field that the entry only commits to: arguments.to; * for all."
+        ),
+    ] = [],  # noqa: B006
 ) -> None:
     """Make a receipt for an entry, which others verify without the log: see check."""
     with plainly():
-        raise typer.Exit(evidence.prove(directory, index, since=since, out=out, entry=entry))
+        shown = (openings, tuple(disclose))
+        raise typer.Exit(
+            evidence.prove(directory, index, since=since, out=out, entry=entry, shown=shown)
+        )
 
 
 @log_app.command()
@@ -246,12 +259,17 @@ def check(
         Path | None,
         typer.Option(metavar="PINFILE", help="The earlier signed head, of a proof --since it."),
     ] = None,
+    openings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What opens fields of the entry, of prove --openings."),
+    ] = None,
     key: Key = "",
     as_json: AsJson = False,
 ) -> None:
     """Check a receipt or a bundle without the log; exit 0 only if it holds."""
     with plainly():
-        raise typer.Exit(evidence.check(proof, entry=entry, since=since, key=key, as_json=as_json))
+        given = evidence.Given(entry=entry, since=since, openings=openings)
+        raise typer.Exit(evidence.check(proof, given, key=key, as_json=as_json))
 
 
 @log_app.command()
@@ -276,11 +294,61 @@ def export(
     by: Annotated[
         str, typer.Option(metavar="NAME", help="Who exports it; written down with the time.")
     ] = "",
+    disclose: Annotated[
+        Names,
+        typer.Option(
+            metavar="PATH", help="A field that entries only commit to: arguments.to; * for all."
+        ),
+    ] = [],  # noqa: B006
+    unrecorded: Annotated[
+        bool,
+        typer.Option("--unrecorded", help="Do not write into the log that it was exported."),
+    ] = False,
 ) -> None:
-    """Write entries with a receipt each, and a verifier, for people who have no log."""
+    """Write entries with a receipt each, and a verifier, for people who have no log.
+
+    The log gets an entry that says so; for that its private key is needed.
+    """
     with plainly():
         choice = {"run": run, "call": call, "first": first, "last": last}
-        raise typer.Exit(evidence.export(directory, out, choice=choice, key=key, by=by))
+        asked = evidence.Wanted(choice, tuple(disclose), key, by, record=not unrecorded)
+        raise typer.Exit(evidence.export(directory, out, asked))
+
+
+@log_app.command()
+def erase(
+    directory: Directory,
+    entry: Annotated[
+        int | None, typer.Option(metavar="N", help="The number of an entry.", min=0)
+    ] = None,
+    field: Annotated[
+        str, typer.Option(metavar="PATH", help="Only this field of it: arguments.to")
+    ] = "",
+    subject: Annotated[
+        str, typer.Option(metavar="NAME", help="All that is sealed for this subject.")
+    ] = "",
+    by: Annotated[str, typer.Option(help="Who decided it.")] = "",
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+) -> None:
+    """Erase what entries commit to. The log says so, and every proof still holds."""
+    with plainly():
+        raise typer.Exit(
+            logs.erase(directory, entry=entry, field=field, subject=subject, by=by, reason=reason)
+        )
+
+
+@log_app.command()
+def incident(
+    directory: Directory,
+    about: Annotated[
+        str, typer.Option(metavar="WHAT", help="The id of a run or a call, or words.")
+    ] = "",
+    by: Annotated[str, typer.Option(help="Who says so.")] = "",
+    reason: Annotated[str, typer.Option(help="What happened.")] = "",
+) -> None:
+    """Write into the log that something is an incident."""
+    with plainly():
+        raise typer.Exit(logs.incident(directory, about=about, by=by, reason=reason))
 
 
 @log_app.command()
@@ -294,6 +362,47 @@ def cosign(
     """Have the published head cosigned by the witnesses of a policy."""
     with plainly():
         raise typer.Exit(witnessing.ask(directory, policy))
+
+
+@log_app.command()
+def publish(
+    directory: Directory,
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="s3://bucket/prefix, or the path of a web root.")
+    ],
+    key: Key = "",
+    endpoint: Annotated[
+        str, typer.Option(metavar="URL", help="The store; else as the AWS environment says.")
+    ] = "",
+    cosigned: Annotated[
+        bool, typer.Option("--cosigned", help="Only the head that witnesses cosigned last.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Look at every file there, not at the new ones only.")
+    ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune-partials", help="Remove partial tiles there that have become full."),
+    ] = False,
+    workers: Annotated[
+        int, typer.Option(metavar="N", help="How many files are on their way at once.")
+    ] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a log to a bucket or a web root, for others to read; what leaves was verified."""
+    with plainly():
+        how = {"cosigned": cosigned, "everything": everything, "prune": prune}
+        raise typer.Exit(
+            publishing.publish(
+                directory,
+                destination,
+                key=key,
+                endpoint=endpoint,
+                how=how,
+                workers=workers,
+                as_json=as_json,
+            )
+        )
 
 
 @log_app.command()

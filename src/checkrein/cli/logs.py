@@ -8,6 +8,7 @@ and every field may be of any type.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard, cast
 from checkrein.cli.screen import Screen, progress_bar, safe_json
 from checkrein.cli.witnessing import read_policy
 from checkrein.errors import ConfigurationError, TamperedError
-from checkrein.log import read_entries, verify_log
+from checkrein.log import AuditLog, read_entries, verify_log
 from checkrein.log.answers import Answers
 from checkrein.log.checkpoint import open_checkpoint
 from checkrein.log.reading import entry_count, follow_entries
@@ -234,6 +235,55 @@ def follow(directory: Path, *, run: str, start: int | None, as_json: bool) -> in
     return 0
 
 
+def erase(
+    directory: Path, *, entry: int | None, field: str, subject: str, by: str, reason: str
+) -> int:
+    """Erase fields of an entry, or all that is sealed for a subject; needs the log's key.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigurationError: it is not said what, by whom or why; or there is no key.
+        LogError: there is nothing of the kind, or it cannot be erased.
+    """
+    if not by or not reason:
+        raise ConfigurationError("say who decided it and why: --by NAME --reason TEXT")
+    if (entry is None) == (not subject) or (subject and field):
+        raise ConfigurationError("name an entry with --entry N, or a subject with --subject NAME")
+    _require_log(directory)
+    with AuditLog.open(directory) as log:
+        count = log.erase(index=entry, field=field, subject=subject, by=by, reason=reason)
+    screen = Screen()
+    screen.say(f"{count} values were erased, and the log says so")
+    screen.say("copies of the directory that were made before are not reached by this")
+    return 0
+
+
+def incident(directory: Path, *, about: str, by: str, reason: str) -> int:
+    """Write into the log that something is an incident; needs the log's key.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigurationError: something is not said, or there is no log or no key.
+    """
+    if not (about and by and reason):
+        raise ConfigurationError("say what, by whom and why: --about --by --reason")
+    _require_log(directory)
+    told = {"about": about, "by": by, "reason": reason}
+    with AuditLog.open(directory) as log:
+        position = log.append({"v": 1, "type": "incident", "time": time.time_ns(), **told})
+    Screen().say(f"written as entry {position.index}")
+    return 0
+
+
+def _require_log(directory: Path) -> None:
+    if not (directory / "checkpoint").exists():
+        raise ConfigurationError(f"there is no log in {directory}")
+
+
 def report_rows(report: Report) -> list[tuple[str, str]]:
     """Return a report as names and values to print."""
     runs = report.runs
@@ -389,6 +439,10 @@ def _argument(value: Any) -> str:
     match value:
         case {"untrusted": sources, "size": size, **rest} if not rest:
             return f"<{_text(size)} letters from {_text(sources)}>"
+        case {"commitment": str(), "size": size, **rest} if not rest:
+            return f"<{_text(size)} bytes that are not here, or were erased>"
+        case {"secret": True, **rest} if not rest:
+            return "<a secret>"
         case str():
             return f'"{_text(value)}"'
         case _:

@@ -22,7 +22,8 @@ From low to high: `merkle`, `note`, `checkpoint`, `tiles` compute; `disk`, `lock
 write to; `completeness`, `reading` and `verify`
 read. For people who have no log: `tilereader` and `receipt` prove, `bundle` exports,
 `standalone` verifies that and imports none of these. `cosignature`, `policy`, `stored` and
-`witness` ask others to vouch for a head, and `witnessing` vouches for others. Each
+`witness` ask others to vouch for a head, and `witnessing` vouches for others. `publishing`
+brings what a head has `proven` to `destinations`: a web root, or with `s3` a bucket. Each
 module's docstring is the specification of its part.
 """
 

@@ -29,9 +29,10 @@ import threading
 import time
 import weakref
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 import orjson
 
@@ -40,8 +41,10 @@ from checkrein.log.directory import DirectoryLedger
 from checkrein.log.disk import Disk
 from checkrein.log.groupcommit import GroupCommit
 from checkrein.log.openings import Entry, commit_fields, commitments_in, lay_aside
+from checkrein.log.shelf import is_at
 from checkrein.log.subjects import Subjects
 from checkrein.log.tiles import MAX_ENTRY
+from checkrein.waiting import off_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from checkrein.log.ledgers import Committed, Ledger
     from checkrein.log.note import Signer
     from checkrein.log.openings import Seal
+    from checkrein.log.policy import Policy
 
 _logger = logging.getLogger("checkrein")
 _GATHER_SECONDS: Final = 0.05
@@ -60,19 +64,44 @@ _URL: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9+]*://")
 _DATABASE: Final = re.compile("postgres(ql)?://", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where an entry is, for good.
+class Position(NamedTuple):
+    """Where an entry is, for good: durable, sequenced, in the tree, and under a signed head.
 
     Attributes:
         index: its number, from 0.
         leaf_hash: its hash in the tree.
         checkpoint: a signed head that covers it; keep it elsewhere to pin the log.
+        log: where it is.
     """
 
-    index: int
+    index: int  # type: ignore[assignment] # pyright: ignore[reportIncompatibleMethodOverride]
     leaf_hash: bytes
     checkpoint: str
+    log: AuditLog
+
+    def witnessed(self, policy: Policy, *, within: float = 60.0) -> str:
+        """Return when witnesses have cosigned a head that covers the entry.
+
+        Args:
+            policy: which witnesses, where they are, and how many are enough.
+            within: for how many seconds to ask them again.
+
+        Returns:
+            That head with its cosignatures, a signed note.
+
+        Raises:
+            LogError: there was no quorum in time.
+            TamperedError: a witness has seen another past of this log.
+            MisuseError: the log is in a database, and not published to a directory.
+        """
+        from checkrein.log.witness import await_quorum  # noqa: PLC0415 (few ask for it)
+
+        self.log.publish()
+        return await_quorum(self.log.directory, policy, self.index, within)
+
+    async def awitnessed(self, policy: Policy, *, within: float = 60.0) -> str:
+        """Do as `witnessed` does, without holding an event loop up."""
+        return await off_loop(partial(self.witnessed, policy, within=within))
 
 
 def encode(event: Mapping[str, object], seal: Seal | None = None) -> bytes:
@@ -209,14 +238,17 @@ class AuditLog:
 
     @property
     def directory(self) -> Path:
-        """Where the log is.
+        """Where the log is, or is published to.
 
         Raises:
-            MisuseError: it is in a database.
+            MisuseError: it is in a database, and not published.
         """
-        if not isinstance(self._ledger, DirectoryLedger):
-            raise MisuseError(f"this log is in {self._ledger.where}, not in a directory")
-        return self._ledger.directory
+        place = self._ledger.directory
+        if place is None:
+            raise MisuseError(
+                f"this log is in {self._ledger.where}, not in a directory; open it with publish_to="
+            )
+        return place
 
     @property
     def size(self) -> int:
@@ -241,11 +273,15 @@ class AuditLog:
         seal = self._subjects.seal
         entries = [encode(event, seal) for event in events]
         self._relieve()
-        return [
-            Position(index, leaf, ticket.note)
-            for ticket in self._line.submit(entries)
-            for index, leaf in enumerate(ticket.leaves, ticket.first)
-        ]
+        positions: list[Position] = []
+        for ticket in self._line.submit(entries):
+            indexes = range(ticket.first, ticket.first + len(ticket.leaves))
+            positions += map(Position, indexes, ticket.leaves, repeat(ticket.note), repeat(self))
+        return positions
+
+    async def aappend(self, event: Mapping[str, object]) -> Position:
+        """Do as `append` does, without holding an event loop up."""
+        return await off_loop(partial(self.append, event))
 
     def enqueue(self, event: Mapping[str, object]) -> None:
         """Append *event* soon: it is encoded now and keeps its place in the order.
@@ -328,7 +364,7 @@ class AuditLog:
         found = [
             commitment
             for path, commitment in commitments_in(orjson.loads(self._ledger.entry(index)))
-            if not field or path == field or path.startswith(f"{field}.")
+            if is_at(path, field or "*")
         ]
         if not found:
             raise LogError(f"entry {index} has nothing there that can be erased")

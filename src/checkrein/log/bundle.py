@@ -5,6 +5,7 @@ A bundle is a directory, or a zip of it::
     manifest.json               what this is; see below
     manifest.sha256             the SHA-256 of manifest.json, in the form of sha256sum
     entries.jsonl               one line an entry: {"index":n,"entry":"<base64>"}
+    openings.jsonl              values that entries commit to, if any are disclosed
     receipts/<n>.tlog-proof     the receipt of entry n, all against the one head below
     checkpoint                  that head, signed
     key.vkey                    the log's public key
@@ -48,17 +49,18 @@ import os
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from checkrein.errors import ConfigurationError, LogError, TamperedError
-from checkrein.log import standalone
+from checkrein.log import shelf, standalone
 from checkrein.log.answers import runs_about
 from checkrein.log.checkpoint import open_checkpoint
 from checkrein.log.disk import as_log_error
 from checkrein.log.note import parse_vkey
+from checkrein.log.openings import disclosed
 from checkrein.log.reading import decode_event
 from checkrein.log.receipt import SUFFIX, receipt_of
 from checkrein.log.tilereader import TileReader, open_tree
@@ -66,7 +68,7 @@ from checkrein.log.verify import Report, verify_log
 from checkrein.setups import installed_version
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Collection, Generator, Iterator
 
 _NOTE: Final = (
     "verify.py is a copy for convenience. Do not trust a verifier that comes with the evidence: "
@@ -126,12 +128,14 @@ class Shown:
         size: how many entries its head covers.
         entries: entry bytes by number.
         freshness: what is known of the log since: "unknown", from a bundle alone.
+        disclosed: by number, the values that the entry commits to, by their paths.
     """
 
     origin: str
     size: int
     entries: dict[int, bytes]
     freshness: str = "unknown"
+    disclosed: dict[int, dict[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
 
 
 def export_bundle(
@@ -140,6 +144,7 @@ def export_bundle(
     *,
     vkey: str,
     choice: Choice | None = None,
+    disclose: Collection[str] = (),
     by: str = "",
     at: str = "",
 ) -> Exported:
@@ -151,6 +156,8 @@ def export_bundle(
             be there yet, and is written whole or not at all, for its owner only.
         vkey: the log's verifier key text.
         choice: which entries; all, if left out.
+        disclose: which fields that entries only commit to are shown: their paths, such as
+            ``arguments.to``, which stand for all below them, or "*" for all.
         by: who exports it, for the record.
         at: when, for the record.
 
@@ -180,6 +187,13 @@ def export_bundle(
         "report.json": _json({**asdict(report), "good": report.good}),
         "verify.py": Path(standalone.__file__).read_bytes(),
     }
+    shown = b"".join(
+        opening.line()
+        for index in (indexes if disclose else ())
+        for opening in shelf.disclose(Path(directory), index, tree.entry(index), disclose)
+    )
+    if shown:
+        files[standalone.OPENINGS] = shown
     for index in indexes:
         files[f"receipts/{index}{SUFFIX}"] = receipt_of(tree, note, index).to_text().encode()
     manifest = _json({
@@ -228,7 +242,11 @@ def verify_bundle(bundle: str | os.PathLike[str], *, vkey: str) -> Shown:
         manifest = standalone.check_bundle(files, vkey)
     lines = map(json.loads, files["entries.jsonl"].splitlines())
     entries = {line["index"]: base64.b64decode(line["entry"]) for line in lines}
-    return Shown(manifest["origin"], manifest["size"], entries)
+    values: dict[int, dict[str, Any]] = {}
+    for line in files.get(standalone.OPENINGS, b"").splitlines(keepends=True):
+        index = json.loads(line)["index"]
+        values.setdefault(index, {}).update(disclosed(entries[index], line))
+    return Shown(manifest["origin"], manifest["size"], entries, disclosed=values)
 
 
 def _choose(tree: TileReader, size: int, choice: Choice) -> tuple[dict[str, Any], list[int]]:

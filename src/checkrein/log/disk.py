@@ -25,6 +25,8 @@ if sys.platform == "darwin":
 _BINARY: int = getattr(os, "O_BINARY", 0)
 _TOGETHER: Final = 128
 """Files that are open at the same time."""
+_FEW: Final = 16
+_AT_ONCE: Final = 8
 
 
 class Disk:
@@ -103,18 +105,32 @@ class Disk:
                 opened[path] = fd = self.open(path.with_name(path.name + ".tmp"))
                 os.ftruncate(fd, 0)
                 self.write_at(fd, data, 0)
-            for fd in opened.values():
-                self.sync(fd)
+            self._sync_all([*opened.values()])
         finally:
             for fd in opened.values():
                 os.close(fd)
         for path in files:
             path.with_name(path.name + ".tmp").replace(path)
 
+    def _sync_all(self, fds: list[int]) -> None:
+        """Return when all of *fds* are on the disk; many at once, since a disk can do that."""
+        if len(fds) >= _FEW:
+            # While the interpreter ends no thread can be started; then one after the other.
+            with suppress(RuntimeError):
+                from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 (slow to load)
+
+                with ThreadPoolExecutor(_AT_ONCE, "checkrein-sync") as pool:
+                    for _ in pool.map(self.sync, fds):
+                        pass  # what one of them raises is raised here
+                return
+        for fd in fds:
+            self.sync(fd)
+
     def remove_directory(self, path: Path) -> None:
         """Remove *path* with what is in it, if it is there."""
-        with suppress(FileNotFoundError):
-            shutil.rmtree(path)
+        if path.is_dir():  # nearly never
+            with suppress(FileNotFoundError):
+                shutil.rmtree(path)
 
 
 def read_file(path: Path) -> bytes | None:

@@ -50,6 +50,11 @@ class Ledger(Protocol):
         ...
 
     @property
+    def directory(self) -> Path | None:
+        """The directory that it is in, or is published to."""
+        ...
+
+    @property
     def size(self) -> int:
         """How many entries are durable, as far as this process knows."""
         ...

@@ -1,6 +1,6 @@
 """What entries are committed to and do not show: it can be erased, and every proof still holds.
 
-A field of an event that is :class:`checkrein.erasable.Erasable` stands in the entry as ::
+A field of an event that is :class:`checkrein.forgetting.Erasable` stands in the entry as ::
 
     {"commitment": hex(SHA-256("checkrein/field/v1" LF salt[16] value)), "size": len(value)}
 
@@ -29,8 +29,8 @@ from typing import Any, Final
 
 import orjson
 
-from checkrein.erasable import Erasable
 from checkrein.errors import LogError, TamperedError
+from checkrein.forgetting import Erasable
 
 _PREFIX: Final = b"checkrein/field/v1\n"
 _LARGE: Final = 2048
@@ -199,6 +199,31 @@ def commitments_in(value: Any) -> Iterator[tuple[str, str]]:
     for name, one in pairs:
         for path, commitment in commitments_in(one):
             yield f"{name}.{path}".rstrip("."), commitment
+
+
+def disclosed(entry: bytes, lines: bytes) -> dict[str, Any]:
+    """Return what openings show of an entry: values by their paths, ``arguments.to``.
+
+    The entry is to be verified by its receipt; this verifies that the values are its own.
+
+    Args:
+        entry: its exact bytes.
+        lines: openings, not sealed, as `checkrein.log.shelf.disclose` gives them.
+
+    Raises:
+        TamperedError: an opening fits no commitment of this entry.
+    """
+    try:
+        paths = {commitment: path for path, commitment in commitments_in(orjson.loads(entry))}
+    except orjson.JSONDecodeError:
+        paths = {}
+    shown: dict[str, Any] = {}
+    for one in read_openings(lines):
+        one.check()
+        if one.key or one.commitment not in paths:
+            raise TamperedError("an opening fits no field of this entry", where="openings")
+        shown[paths[one.commitment]] = orjson.loads(one.value)
+    return shown
 
 
 def opened(value: Any, known: Mapping[str, Any]) -> Any:

@@ -154,6 +154,11 @@ class PostgresLedger:
         return self._where
 
     @property
+    def directory(self) -> Path | None:
+        """The directory that it is published to."""
+        return self._directory
+
+    @property
     def size(self) -> int:
         """How many entries are durable, as far as this process knows."""
         return self._tree.size

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from checkrein.errors import TamperedError
 from checkrein.log.checkpoint import open_checkpoint
 from checkrein.log.disk import Disk, read_file
 from checkrein.log.journal import scan
-from checkrein.log.openings import Opening, read_openings
+from checkrein.log.openings import Opening, commitments_in, read_openings
 from checkrein.log.subjects import Subjects, unseal
 from checkrein.log.tiles import ENTRIES, WIDTH, tile_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 _PLACE: Final = "tile/entries/"
@@ -96,6 +97,53 @@ def values_of(openings: Iterator[Opening], origin: str) -> dict[str, Any]:
             Opening(one.index, one.commitment, one.salt, value).check()
             known[one.commitment] = orjson.loads(value)
     return known
+
+
+def disclose(directory: Path, index: int, entry: bytes, wanted: Collection[str]) -> list[Opening]:
+    """Return the openings of fields of an entry, unsealed, for somebody who may see them.
+
+    Args:
+        directory: the log's directory.
+        index: the number of the entry.
+        entry: its bytes.
+        wanted: paths such as ``arguments.to``, which stand for all below them; "*" for all.
+
+    Raises:
+        TamperedError: openings or entry cannot be read.
+    """
+    paths = {commitment: path for path, commitment in commitments_in(decode_json(entry, index))}
+    origin = open_checkpoint(read_file(directory / "checkpoint") or b"", None).origin
+    found: list[Opening] = []
+    keys: dict[str, bytes] | None = None
+    for one in stored_openings(directory):
+        path = paths.get(one.commitment) if one.index == index else None
+        if path is None or not any(is_at(path, name) for name in wanted):
+            continue
+        value: bytes | None = one.value
+        if one.key:
+            keys = Subjects(origin).keys() if keys is None else keys
+            key = keys.get(one.key)
+            value = None if key is None else unseal(one.value, key, bytes.fromhex(one.commitment))
+        if value is not None:
+            found.append(Opening(index, one.commitment, one.salt, value))
+    return found
+
+
+def is_at(path: str, wanted: str) -> bool:
+    """Tell whether the field at *path* is the one wanted, or below it."""
+    return wanted in {"*", path} or path.startswith(f"{wanted}.")
+
+
+def decode_json(entry: bytes, index: int) -> Any:
+    """Return the JSON in an entry.
+
+    Raises:
+        TamperedError: there is none.
+    """
+    try:
+        return orjson.loads(entry)
+    except orjson.JSONDecodeError:
+        raise TamperedError(f"entry {index} is not an event", where=f"entry {index}") from None
 
 
 def _files(directory: Path) -> list[Path]:

@@ -13,6 +13,8 @@ tell. The copy called verify.py in a bundle is by whoever made the bundle; take 
 2. ``checkpoint`` is a C2SP signed head, signed by the key, of the log and size in the manifest.
 3. entries.jsonl holds the entries, ascending. Each has a C2SP tlog-proof with that very head,
    and its RFC 6962 inclusion proof gives the root in that head.
+4. openings.jsonl, if it is there, shows values that entries are committed to. Each gives a
+   commitment, SHA-256 of "checkrein/field/v1" LF salt value, that stands in its entry.
 
 Then the log has vouched for each of these entries, at its index. report.json and the rest of the
 manifest are the exporter's word. What was left out, and what the log says today, is not shown.
@@ -37,6 +39,7 @@ FORMAT = "checkrein-evidence/v1"
 LARGEST = 1 << 30
 MANIFEST = {"manifest.json", "manifest.sha256"}
 FILES = {"entries.jsonl", "checkpoint", "key.vkey", "report.json", "verify.py", *MANIFEST}
+OPENINGS = "openings.jsonl"
 RECEIPT = re.compile(r"receipts/(0|[1-9][0-9]{0,17})\.tlog-proof")
 LINE = re.compile(r'\{"index":(0|[1-9][0-9]{0,17}),"entry":"([A-Za-z0-9+/=]*)"\}')
 HEAD = re.compile(rb"([^\n]+)\n(0|[1-9][0-9]{0,17})\n([^\n]+)\n")
@@ -106,6 +109,7 @@ def check_bundle(files: dict[str, bytes], vkey: str) -> dict[str, Any]:
     if (manifest.get("origin"), manifest.get("size")) != (name, size):
         raise Bad("the manifest is about another head")
     indexes: list[int] = []
+    entries: dict[int, bytes] = {}
     *lines, end = files["entries.jsonl"].decode("latin-1").split("\n")
     for line in lines:
         found = LINE.fullmatch(line)
@@ -116,10 +120,32 @@ def check_bundle(files: dict[str, bytes], vkey: str) -> dict[str, Any]:
         if root_from(leaf, index, size, open_receipt(receipt, index, files["checkpoint"])) != root:
             raise Bad(f"the receipt of entry {index} does not hold")
         indexes.append(index)
-    named = manifest.get("entries") == indexes and len(files) == len(FILES) + len(indexes)
+        entries[index] = _decode(found[2])
+    check_openings(files.get(OPENINGS), entries)
+    count = len(FILES) + len(indexes) + (OPENINGS in files)
+    named = manifest.get("entries") == indexes and len(files) == count
     if not indexes or not named:
         raise Bad("the entries are not those of the manifest, or of the receipts")
     return manifest
+
+
+def check_openings(data: bytes | None, entries: dict[int, bytes]) -> None:
+    """Check that every value that is shown is one that its entry is committed to."""
+    if data is not None and data[-1:] != b"\n":
+        raise Bad(f"{OPENINGS} cannot be read")
+    for line in (data or b"").split(b"\n")[:-1]:
+        try:
+            one = json.loads(line.decode())
+            salt, value = bytes.fromhex(one["salt"]), one["value"].encode()
+            commitment = _sha256(b"checkrein/field/v1\n" + salt + value)
+            entry = entries[one["index"]]
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            raise Bad(f"{OPENINGS} cannot be read") from None
+        if one.keys() != {"index", "commitment", "salt", "value"} or len(salt) != 16:
+            raise Bad(f"{OPENINGS} cannot be read")
+        held = f'{{"commitment":"{commitment}","size":{len(value)}}}'.encode()
+        if one["commitment"] != commitment or held not in entry:
+            raise Bad(f"a value in {OPENINGS} is not one of entry {one['index']}")
 
 
 def open_manifest(files: dict[str, bytes]) -> dict[str, Any]:
@@ -204,7 +230,7 @@ def root_from(leaf: bytes, index: int, size: int, proof: list[bytes]) -> bytes |
 
 
 def _is_name(name: str) -> bool:
-    return name in FILES or RECEIPT.fullmatch(name) is not None
+    return name in FILES or name == OPENINGS or RECEIPT.fullmatch(name) is not None
 
 
 def _read(path: str, largest: int) -> bytes:

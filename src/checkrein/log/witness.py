@@ -52,7 +52,13 @@ from threading import Event, Timer
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
 from checkrein.errors import ConfigurationError, LogError, TamperedError
 from checkrein.log.checkpoint import open_checkpoint
@@ -126,6 +132,39 @@ def cosign(
     with locked(path / ".state" / "witnessed.lock"):
         # Read under the lock: no other process has a larger head witnessed meanwhile.
         return _Round(path, policy, _published(path, policy), clock).gather(asking)
+
+
+def await_quorum(
+    directory: str | os.PathLike[str], policy: Policy, index: int, within: float
+) -> str:
+    """Return a head that covers entry *index* and that a quorum has cosigned; ask until then.
+
+    Args:
+        directory: the log's directory, in which that entry is published.
+        policy: as for `cosign`.
+        index: the number of the entry.
+        within: for how many seconds to ask again.
+
+    Raises:
+        LogError: there was no quorum in time.
+        TamperedError: as from `cosign`.
+    """
+    kept = read_file(Path(directory) / ".state" / "witnessed")
+    with suppress(TamperedError):
+        if kept is not None and _covers(kept, index, policy):
+            return kept.decode()
+    again = Retrying(
+        retry=retry_if_exception_type(LogError),
+        stop=stop_after_delay(within),
+        wait=wait_random_exponential(0.2, max=10),
+        reraise=True,
+    )
+    return again(cosign, directory, policy, timeout=min(10.0, within))
+
+
+def _covers(note: bytes, index: int, policy: Policy) -> bool:
+    found = policy.check(note)
+    return found.holds and found.checkpoint.size > index
 
 
 def request_of(old: int, proof: Sequence[bytes], note: str) -> bytes:
@@ -337,7 +376,7 @@ def _address(witness: Witness) -> tuple[bool, str, int | None, str]:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         parts, host, port = urlsplit(""), "", None
-    plain = parts.scheme == "http" and _is_loopback(host)
+    plain = parts.scheme == "http" and is_loopback(host)
     extra = parts.query or parts.fragment or parts.username or parts.password
     if not host or extra or not witness.url.isascii() or not (parts.scheme == "https" or plain):
         raise ConfigurationError(
@@ -347,7 +386,8 @@ def _address(witness: Witness) -> tuple[bool, str, int | None, str]:
     return parts.scheme == "https", host, port, f"{parts.path.rstrip('/')}/add-checkpoint"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether *host* is this machine's own loopback interface."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
