@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from checkrein import Erasable
 from checkrein.errors import (
     CheckreinError,
     ConfigurationError,
@@ -27,6 +26,7 @@ from checkrein.errors import (
     RollbackError,
     TamperedError,
 )
+from checkrein.forgetting import Erasable
 from checkrein.log import AuditLog, prove, read_entries, verify_log, verify_receipt
 from checkrein.log.keys import key_path, new_key
 from stores.proxy import Proxy
