@@ -211,3 +211,17 @@ def test_a_tree_is_the_same_however_its_leaves_come(before, count):
     many.extend(leaves[:before])
     many.extend(leaves[before:])
     assert (one.size, one.root()) == (many.size, many.root())
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_a_tree_grows_over_subtrees(start, more):
+    """What `grow` gives for each leaf leads from any tree to any later one, in few steps."""
+    leaves = [merkle.leaf_hash(b"%d" % number) for number in range(start + more)]
+    whole, tree = merkle.Frontier(), merkle.Frontier()
+    rows = [whole.grow(leaf) for leaf in leaves]
+    tree.extend(leaves[:start])
+    places = [*merkle.subtrees_between(start, start + more)]
+    for height, index in places:
+        tree.push(rows[((index + 1) << height) - 1][32 * height :][:32], height)
+    assert tree.root() == whole.root() == merkle.root_of(leaves)
+    assert len(places) <= 2 * more.bit_length()

@@ -17,8 +17,9 @@ will read it. The private key and the writer's own pin are elsewhere; see
 write, on a local file system; on Windows one.
 
 From low to high: `merkle`, `note`, `checkpoint`, `tiles` compute; `disk`, `locks`, `journal`,
-`keys`, `pins`, `published` keep; `directory` is the `ledgers` of one machine, `groupcommit`
-the queue before it, and `audit` what programs write to; `completeness`, `reading` and `verify`
+`keys`, `pins`, `published` keep; `directory` is the `ledgers` of one machine, and `postgres` over
+`database` that of several hosts; `groupcommit` is the queue before it, and `audit` what programs
+write to; `completeness`, `reading` and `verify`
 read. For people who have no log: `tilereader` and `receipt` prove, `bundle` exports,
 `standalone` verifies that and imports none of these. `cosignature`, `policy` and
 `witness` ask others to vouch for a head, and `witnessing` vouches for others. `publishing`

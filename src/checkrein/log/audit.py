@@ -15,8 +15,8 @@ opening the log anew reads what is really there. A failed publication ends
 nothing; it is made up for by the next.
 
 Several processes may have one log open; their entries take turns (see
-`checkrein.log.directory`). A forked child opens the log for itself: what it
-inherited gives `LogError`.
+`checkrein.log.directory` and, for several hosts, `checkrein.log.postgres`). A
+forked child opens the log for itself: what it inherited gives `LogError`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import threading
 import time
 import weakref
@@ -42,7 +43,6 @@ from checkrein.log.groupcommit import GroupCommit
 from checkrein.log.openings import Entry, commit_fields, commitments_in, lay_aside
 from checkrein.log.shelf import is_at
 from checkrein.log.subjects import Subjects
-from checkrein.log.tilereader import open_tree
 from checkrein.log.tiles import MAX_ENTRY
 from checkrein.waiting import off_loop
 
@@ -60,6 +60,8 @@ _logger = logging.getLogger("checkrein")
 _GATHER_SECONDS: Final = 0.05
 _QUEUE_LIMIT: Final = 4096
 _BEHIND: Final = 16
+_URL: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9+]*://")
+_DATABASE: Final = re.compile("postgres(ql)?://", re.IGNORECASE)
 
 
 class Position(NamedTuple):
@@ -90,7 +92,7 @@ class Position(NamedTuple):
         Raises:
             LogError: there was no quorum in time.
             TamperedError: a witness has seen another past of this log.
-            MisuseError: the log is in a database.
+            MisuseError: the log is in a database, and not published to a directory.
         """
         from checkrein.log.witness import await_quorum  # noqa: PLC0415 (few ask for it)
 
@@ -147,7 +149,7 @@ def _encode_aside(plain: dict[str, object], kind: str, seal: Seal | None) -> Ent
 
 
 class AuditLog:
-    """A signed append-only log in a directory; get one from `AuditLog.open`.
+    """A signed append-only log in a directory or a database; get one from `AuditLog.open`.
 
     Safe to use from many threads. Use it as a context manager, or `close` it.
 
@@ -177,11 +179,14 @@ class AuditLog:
         origin: str | None = None,
         durability: Literal["disk", "os"] = "disk",
         pin: str | os.PathLike[str] | None = None,
+        publish_to: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Open the log in *directory*, or start one there.
 
         Args:
-            directory: created if needed; on a local file system.
+            directory: created if needed; on a local file system. Or the ``postgresql://`` URL
+                of a database, for several hosts (``pip install 'checkrein[postgres]'``); see
+                `checkrein.log.postgres`. A password is better kept in a ``.pgpass`` file.
             signer: signs the heads. Without one, a new log gets a key in the user's
                 data directory, and an existing log uses that key.
             origin: the log's name, a URL without scheme. A new log gets
@@ -190,9 +195,11 @@ class AuditLog:
                 nothing, a power failure may lose the last entries, and nobody will see it.
             pin: the file in which the writer keeps the last head that it signed, outside of
                 *directory*; in the user's data directory by default.
+            publish_to: a directory in which the static form of a log in a database is kept up
+                to date, for those who verify and read it.
 
         Raises:
-            LogError: the disk fails.
+            LogError: the disk fails, or the database does.
             ConfigurationError: origin, signer and log do not belong together; the key is
                 missing, open to others, or inside *directory*; or that is on a network.
             TamperedError: what is in *directory* does not agree with its signed heads.
@@ -200,9 +207,23 @@ class AuditLog:
         """
         if durability not in {"disk", "os"}:
             raise ConfigurationError('durability is "disk" or "os"')
-        place = Path(directory).absolute()
         kept = None if pin is None else Path(pin).absolute()
         durable = durability == "disk"
+        where = os.fspath(directory)
+        if _DATABASE.match(where):
+            if not durable:
+                raise ConfigurationError('a log in a database has durability "disk"')
+            from checkrein.log.postgres import PostgresLedger  # noqa: PLC0415 (heavy)
+
+            public = None if publish_to is None else Path(publish_to).absolute()
+            return cls(PostgresLedger(where, signer, origin, pin=kept, publish_to=public))
+        if _URL.match(where):
+            raise ConfigurationError("a log is in a directory, or at a postgresql:// URL")
+        if publish_to is not None:
+            raise ConfigurationError(
+                "publish_to= is for a log in a database; one in a directory is published there"
+            )
+        place = Path(where).absolute()
         return cls(DirectoryLedger(place, signer, origin, Disk(), durable=durable, pin=kept))
 
     @property
@@ -217,14 +238,17 @@ class AuditLog:
 
     @property
     def directory(self) -> Path:
-        """Where the log is.
+        """Where the log is, or is published to.
 
         Raises:
-            MisuseError: it is in a database.
+            MisuseError: it is in a database, and not published.
         """
-        if not isinstance(self._ledger, DirectoryLedger):
-            raise MisuseError(f"this log is in {self._ledger.where}, not in a directory")
-        return self._ledger.directory
+        place = self._ledger.directory
+        if place is None:
+            raise MisuseError(
+                f"this log is in {self._ledger.where}, not in a directory; open it with publish_to="
+            )
+        return place
 
     @property
     def size(self) -> int:
@@ -310,8 +334,8 @@ class AuditLog:
             reason: why.
 
         Returns:
-            How many values were erased here. Copies of the log's directory that were made
-            before still have them, but for those of a subject.
+            How many values were erased here. Copies of the log that were made before still
+            have them, but for those of a subject.
 
         Raises:
             MisuseError: neither an entry nor a subject is given, or both.
@@ -319,8 +343,6 @@ class AuditLog:
         """
         if (index is None) == (not subject) or (subject and field):
             raise MisuseError("erase() takes index=, and perhaps field=; or subject=")
-        if not isinstance(self._ledger, DirectoryLedger):
-            raise MisuseError(f"what {self._ledger.where} has cannot be erased from here")
         about: dict[str, Any] = {"by": by, "reason": reason}
         if index is None:
             key, gone = self._subjects.id_of(subject), []
@@ -339,12 +361,9 @@ class AuditLog:
     def _commitments(self, index: int, field: str) -> list[str]:
         """Return what the fields of an entry at, or below, a path are committed to by."""
         self.publish()
-        tree, _ = open_tree(self.directory)
-        if not 0 <= index < tree.size:
-            raise LogError(f"the log has no entry {index}")
         found = [
             commitment
-            for path, commitment in commitments_in(orjson.loads(tree.entry(index)))
+            for path, commitment in commitments_in(orjson.loads(self._ledger.entry(index)))
             if is_at(path, field or "*")
         ]
         if not found:

@@ -37,7 +37,7 @@ from checkrein.errors import ConfigurationError, LogError, RollbackError, Tamper
 from checkrein.log.checkpoint import Checkpoint, open_checkpoint
 from checkrein.log.disk import Disk, as_log_error, read_file
 from checkrein.log.journal import Frame, Journal, encode_frame, read_unsigned, scan
-from checkrein.log.ledgers import Committed, authorised
+from checkrein.log.ledgers import PUBLISHED_FROM, Committed, authorised
 from checkrein.log.locks import FileLock, refuse_network
 from checkrein.log.merkle import (
     EMPTY_ROOT,
@@ -52,7 +52,7 @@ from checkrein.log.openings import openings_of
 from checkrein.log.pins import OwnPin, rolled_back
 from checkrein.log.published import Published
 from checkrein.log.shelf import keep_openings, remove_openings
-from checkrein.log.tilereader import TileReader
+from checkrein.log.tilereader import TileReader, open_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -146,6 +146,10 @@ class DirectoryLedger:
     # Opening
 
     def _open(self, signer: Signer | None, origin: str | None, pin: Path | None) -> None:
+        if (self._directory / PUBLISHED_FROM).exists():
+            raise ConfigurationError(
+                f"{self._directory} is what a log in a database publishes; write to that log"
+            )
         note = read_file(self._directory / "checkpoint")
         if note is None:
             note = self._start(signer, origin)
@@ -366,6 +370,13 @@ class DirectoryLedger:
                 self._begin_journal(stop, note)
         finally:
             self._publishing.release()
+
+    def entry(self, index: int) -> bytes:
+        """Return the bytes of a published entry."""
+        tree, _ = open_tree(self._directory)
+        if not 0 <= index < tree.size:
+            raise LogError(f"the log has no entry {index}")
+        return tree.entry(index)
 
     def erase(self, commitments: Collection[str], key: str = "") -> int:
         """Remove openings of published entries for good; return how many there were.

@@ -13,14 +13,19 @@ There are two: a directory for the processes of one machine
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from checkrein.errors import ConfigurationError
 from checkrein.log import keys
 from checkrein.log.note import Ed25519Signer, Signer, parse_vkey
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
+
+
+PUBLISHED_FROM: Final = ".state/published-from"
+"""Is in a directory to which a log in a database is published: nobody writes a log there."""
 
 
 class Committed(NamedTuple):
@@ -42,6 +47,11 @@ class Ledger(Protocol):
     @property
     def where(self) -> str:
         """The place, as a person would name it, without passwords."""
+        ...
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory that it is in, or is published to."""
         ...
 
     @property
@@ -73,6 +83,27 @@ class Ledger(Protocol):
 
         Args:
             wait: for another process that does it; otherwise leave it to that.
+
+        Raises:
+            LogError: that failed, and can be tried again.
+        """
+        ...
+
+    def entry(self, index: int) -> bytes:
+        """Return the bytes of a published entry.
+
+        Raises:
+            LogError: there is no such entry, or it cannot be read.
+            TamperedError: what is there was changed.
+        """
+        ...
+
+    def erase(self, commitments: Collection[str], key: str = "") -> int:
+        """Remove openings of published entries for good; return how many there were.
+
+        Args:
+            commitments: which ones.
+            key: the id of a subject's key, whose openings go as well.
 
         Raises:
             LogError: that failed, and can be tried again.

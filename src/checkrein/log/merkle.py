@@ -20,7 +20,7 @@ starts at leaf ``index << height``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Final, NoReturn
 
@@ -84,6 +84,19 @@ class Frontier:
         self._peaks.append(subtree)
         self.size += 1 << height
 
+    def grow(self, leaf: bytes) -> bytes:
+        """Append a leaf hash; return it, and the hashes of all larger subtrees that end with it.
+
+        The complete subtree of ``2**height`` leaves is at byte ``32 * height``.
+        """
+        hashes, count = [leaf], self.size
+        while count & 1:
+            hashes.append(sha256(b"\1" + self._peaks.pop() + hashes[-1]).digest())
+            count >>= 1
+        self._peaks.append(hashes[-1])
+        self.size += 1
+        return b"".join(hashes)
+
     def extend(self, leaves: Iterable[bytes]) -> None:
         """Append leaf hashes; whole blocks at a time, for speed."""
         leaves = leaves if isinstance(leaves, list) else list(leaves)
@@ -137,6 +150,21 @@ def subtree_hash(start: int, stop: int, read: HashReader) -> bytes:
         return read(height, start >> height)
     middle = start + _split(count)
     return node_hash(subtree_hash(start, middle, read), subtree_hash(middle, stop, read))
+
+
+def subtrees_between(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield (height, index) of the fewest complete subtrees that make up *start* to *stop*.
+
+    Example:
+        >>> [*subtrees_between(3, 10)]
+        [(0, 3), (2, 1), (1, 4)]
+    """
+    while start < stop:
+        height = (stop - start).bit_length() - 1
+        if start:
+            height = min(height, (start & -start).bit_length() - 1)
+        yield height, start >> height
+        start += 1 << height
 
 
 def prove_inclusion(index: int, size: int, read: HashReader) -> list[bytes]:

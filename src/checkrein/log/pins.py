@@ -43,16 +43,17 @@ class OwnPin:
     Args:
         origin: the log's name.
         path: the file, None for the one in the user's data directory.
-        directory: the log's directory, where the pin must not be.
+        directory: the log's directory, where the pin must not be; None if it has none.
         disk: the operating system.
 
     Raises:
         ConfigurationError: it would lie in the log's directory, or cannot be written.
     """
 
-    def __init__(self, origin: str, path: Path | None, directory: Path, disk: Disk) -> None:
+    def __init__(self, origin: str, path: Path | None, directory: Path | None, disk: Disk) -> None:
         self._disk, self.path = disk, path or head_path(origin)
-        refuse_inside(self.path, directory, "the writer's own pin")
+        if directory is not None:
+            refuse_inside(self.path, directory, "the writer's own pin")
         try:
             disk.make_directory(self.path.parent)
             self._fd = disk.open(self.path)

@@ -101,7 +101,7 @@ class Published:
         Args:
             entries: the entries after those that are published.
             leaves: their hashes.
-            note: the signed head after them.
+            note: the signed head after them; "" if more follow, of which that will be.
 
         Raises:
             OSError: not published; the same call may be made again.
@@ -110,12 +110,13 @@ class Published:
         pending = self._bundle + entries
         full = [*self._full_bundles(pending), *edge.add(leaves)]
         rest = pending[len(pending) // WIDTH * WIDTH :]
-        others = [*edge.partials()]
-        if rest:
+        others = [*edge.partials()] if note else []
+        if rest and note:
             number = edge.size // WIDTH
             others.append(Tile(ENTRIES, number, len(rest), encode_bundle(rest)))
         self._disk.write_files({self._directory / tile.path: tile.data for tile in full + others})
-        self._disk.write_files({self._directory / "checkpoint": note.encode()})
+        if note:
+            self._disk.write_files({self._directory / "checkpoint": note.encode()})
         self._edge, self._bundle = edge, rest
         for tile in full:
             self._disk.remove_directory(self._directory / f"{tile.path}.p")
