@@ -134,12 +134,16 @@ class _Handler(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         self.request.settimeout(self.server.patience)
+        self.server.connections.add(self.request)
         with suppress(OSError):
             if not self._is_allowed():
                 _send(self.request, b"no this user may not ask\n")
                 return
             while (message := _receive(self.request)) is not None:
                 _send(self.request, self._answer(message))
+
+    def finish(self) -> None:
+        self.server.connections.discard(self.request)
 
     def _is_allowed(self) -> bool:
         allowed = self.server.allowed
@@ -189,6 +193,7 @@ class SignerServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         if sys.platform == "win32":
             raise ConfigurationError("Windows has no Unix sockets here; sign in the process")
         self.memory, self.patience = memory, patience
+        self.connections: set[socket.socket] = set()
         self.allowed = frozenset(allowed if allowed is not None else {os.getuid()})
         self._path = path
         _make_room(path)
@@ -203,8 +208,11 @@ class SignerServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             path.parent.chmod(0o711)
 
     def server_close(self) -> None:
-        """Stop listening, and remove the socket."""
+        """Stop listening, hang up, and remove the socket."""
         super().server_close()
+        for connection in list(self.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         with suppress(OSError):
             self._path.unlink()
 
@@ -296,9 +304,9 @@ class SocketSigner:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 10.0) -> None:
+        self._connection: socket.socket | None = None
         self._path, self._timeout = Path(path), timeout
         self._lock = threading.Lock()
-        self._connection: socket.socket | None = None
         self._process = os.getpid()
         self._size = 0
         answer = self._ask(b"key\n")
@@ -374,6 +382,9 @@ class SocketSigner:
             self._connection.settimeout(self._timeout)
             self._connection.connect(str(self._path))
         return self._connection
+
+    def __del__(self) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         return f"SocketSigner({self.vkey!r})"
