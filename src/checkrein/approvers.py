@@ -20,12 +20,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from checkrein.confirmations import Confirmation, Verdict
 from checkrein.delegation import Principal, public_key
 from checkrein.errors import ConfigurationError, GrantError, MisuseError
 from checkrein.freezing import Unfreezable, encode, freeze
+
+if TYPE_CHECKING:
+    from checkrein.log.note import Ed25519Signer
 
 _PREFIX: Final = b"checkrein/verdict/v1\n"
 
@@ -62,7 +65,12 @@ def principal_from(path: str | os.PathLike[str]) -> Principal:
     """
     from checkrein.log.keys import load_signer  # noqa: PLC0415 (few who check answers read keys)
 
-    return Principal(load_signer(path)._key)  # noqa: SLF001 (one key, under two kinds of names)
+    return principal_of(load_signer(path))
+
+
+def principal_of(signer: Ed25519Signer) -> Principal:
+    """Return the principal that signs with the key of *signer*."""
+    return Principal(signer._key)  # noqa: SLF001 (one key, under two kinds of names)
 
 
 @final

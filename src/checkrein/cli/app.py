@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 
-from checkrein.approvers import principal_from
-from checkrein.cli import evidence, logs, publishing, stops, timeline, witnessing
+from checkrein.approvers import principal_of
+from checkrein.cli import evidence, logs, publishing, signing, stops, timeline, witnessing
 from checkrein.cli import oversight as watch
 from checkrein.cli.inbox import inbox_app
 from checkrein.cli.screen import Screen, plainly
 from checkrein.errors import ConfigurationError
-from checkrein.log.keys import key_path, new_key
+from checkrein.log.keys import encrypt_file, key_path, load_signer, new_key
 from checkrein.visible import visible
 
 app = typer.Typer(
@@ -444,6 +444,41 @@ def new_witness(
         witnessing.new_key(name, out, ml_dsa=ml_dsa)
 
 
+@log_app.command()
+def signer(
+    key: Annotated[Path, typer.Option(metavar="FILE", help="The log's private key.")],
+    socket: Annotated[Path, typer.Option(metavar="PATH", help="The Unix socket to listen on.")],
+    state: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where it remembers what it has signed.")
+    ],
+    allow_uid: Annotated[
+        list[int],
+        typer.Option(metavar="N", help="A user that may ask; its own alone if left out."),
+    ] = [],  # noqa: B006
+) -> None:
+    """Hold the key of a log, and sign the heads of one that only ever grows."""
+    with plainly():
+        raise typer.Exit(signing.serve(key, socket, state, allow_uid))
+
+
+@keys_app.command("show")
+def show_key(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A private key file.")],
+) -> None:
+    """Print the public half of a private key."""
+    with plainly():
+        Screen().say(visible(load_signer(file, passphrase=signing.ask_for(file)).vkey))
+
+
+@keys_app.command()
+def encrypt(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A private key file.")],
+) -> None:
+    """Encrypt a private key file with a passphrase, which is asked for."""
+    with plainly():
+        encrypt_file(file, signing.new_passphrase())
+
+
 @keys_app.command()
 def new(
     name: Annotated[str, typer.Argument(help="The log's name: a URL without its scheme.")],
@@ -451,19 +486,23 @@ def new(
         Path | None,
         typer.Option(metavar="FILE", help="Where to put the private key; ends in .skey."),
     ] = None,
+    encrypt: Annotated[
+        bool, typer.Option("--encrypt", help="Encrypt it with a passphrase, which is asked for.")
+    ] = False,
 ) -> None:
     """Make a key pair, for a new log or an approver. Prints the public half, never the private."""
     with plainly():
         path = key_path(name) if out is None else out
         _refuse_taken(path)
-        signer = new_key(name, path)
+        passphrase = signing.new_passphrase() if encrypt else None
+        signer = new_key(name, path, passphrase)
     Screen().table(
         [
             ("public key", signer.vkey),
             ("", f"also in {visible(str(path.with_suffix('.vkey')))}"),
             ("private key", f"in {visible(str(path))}, which only you can read"),
             ("", "keep it out of the log's directory, and out of backups of the log"),
-            ("approver", principal_from(path).id),
+            ("approver", principal_of(signer).id),
             ("", "to be named in Approvers(...), where it signs a person's answers and no log"),
         ]
     )

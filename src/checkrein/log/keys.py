@@ -14,22 +14,31 @@ on macOS, ``%LOCALAPPDATA%\checkrein`` on Windows, and elsewhere
 created have mode 0700. A key is created once and never overwritten: a second
 key, or a second log under one key, could tell two stories under one name.
 
+A private key text may be encrypted with a passphrase (Scrypt, RFC 7914, with n 2**17, r 8,
+p 1; AES-256-GCM, the name as additional data)::
+
+    ENCRYPTED+KEY+<name>+<base64 of  salt[16]  nonce[12]  sealed private key text>
+
 Whoever can write a log and read its key can write another past; so the key
 never lies in the log's directory, and better on another account or machine.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import stat
 import sys
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, Final
 
 from checkrein.errors import ConfigurationError
 from checkrein.log.cosignature import ED25519, CosigningKey
 from checkrein.log.disk import Disk, as_log_error
-from checkrein.log.note import Ed25519Signer, parse_vkey
+from checkrein.log.note import Ed25519Signer, decode_base64, parse_vkey
+
+ENCRYPTED: Final = "ENCRYPTED+KEY+"
 
 
 def key_path(origin: str) -> Path:
@@ -52,12 +61,13 @@ def subject_path(origin: str, subject: str) -> Path:
     return subjects_directory(origin) / _id(subject)
 
 
-def new_key(origin: str, path: Path | None = None) -> Ed25519Signer:
+def new_key(origin: str, path: Path | None = None, passphrase: str | None = None) -> Ed25519Signer:
     """Create the key of a new log.
 
     Args:
         origin: the log's name.
         path: where to put it, if not in the user's data directory.
+        passphrase: encrypts the private key; it is never on the disk without.
 
     Raises:
         ConfigurationError: *origin* is no name, or there is a key already.
@@ -65,7 +75,8 @@ def new_key(origin: str, path: Path | None = None) -> Ed25519Signer:
     """
     signer = Ed25519Signer.generate(origin)
     path = path or key_path(origin)
-    _create_pair(path, signer.private_text(), signer.vkey)
+    text = signer.private_text()
+    _create_pair(path, text if passphrase is None else encrypted(text, passphrase), signer.vkey)
     return Ed25519Signer.from_text(signer.private_text(), path)
 
 
@@ -86,14 +97,102 @@ def new_cosigning_key(name: str, path: Path, kind: int = ED25519) -> CosigningKe
     return CosigningKey.from_text(key.private_text(), path)
 
 
-def load_signer(path: str | os.PathLike[str]) -> Ed25519Signer:
+def load_signer(path: str | os.PathLike[str], *, passphrase: str | None = None) -> Ed25519Signer:
     """Read a private key file.
 
+    Args:
+        path: the file.
+        passphrase: of an encrypted key; without it, what is in the file that the environment
+            variable ``CHECKREIN_PASSPHRASE_FILE`` names.
+
     Raises:
-        ConfigurationError: it is missing, no key, or others may read it.
+        ConfigurationError: it is missing, no key, others may read it, or the passphrase is wrong.
     """
     path = Path(path)
-    return Ed25519Signer.from_text(_read_secret(path), path)
+    text = _read_secret(path)
+    if text.startswith(ENCRYPTED):
+        if passphrase is None:
+            passphrase = passphrase_given()
+        if passphrase is None:
+            raise ConfigurationError(
+                f"the private key {path} is encrypted: pass passphrase=, or name a file that "
+                "holds the passphrase in CHECKREIN_PASSPHRASE_FILE"
+            )
+        text = decrypted(text, passphrase)
+    return Ed25519Signer.from_text(text, path)
+
+
+def passphrase_given() -> str | None:
+    """Return the passphrase in the file that ``CHECKREIN_PASSPHRASE_FILE`` names, if it does.
+
+    Raises:
+        ConfigurationError: it cannot be read, is empty, or others may read it.
+    """
+    name = os.environ.get("CHECKREIN_PASSPHRASE_FILE")
+    if not name:
+        return None
+    found = _read_secret(Path(name))
+    if not found:
+        raise ConfigurationError(f"the passphrase file {name} is empty")
+    return found
+
+
+def encrypted(text: str, passphrase: str) -> str:
+    """Return a private key text, encrypted.
+
+    Raises:
+        ConfigurationError: it is no private key text, or the passphrase is empty.
+    """
+    if not passphrase:
+        raise ConfigurationError("a passphrase is not empty")
+    name = Ed25519Signer.from_text(text).name
+    salt, nonce = os.urandom(16), os.urandom(12)
+    sealed = _passphrase_cipher(passphrase, salt).encrypt(nonce, text.encode(), name.encode())
+    return f"{ENCRYPTED}{name}+{base64.b64encode(salt + nonce + sealed).decode()}"
+
+
+def decrypted(text: str, passphrase: str) -> str:
+    """Return the private key text in an encrypted one.
+
+    Raises:
+        ConfigurationError: the passphrase is wrong, or the text was changed; nobody can tell which.
+    """
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415 (the cipher loads it)
+
+    name, gap, rest = text.removeprefix(ENCRYPTED).partition("+")
+    data = decode_base64(rest) or b""
+    if not text.startswith(ENCRYPTED) or not gap or len(data) < 44:
+        raise ConfigurationError("this is no encrypted private key")
+    cipher = _passphrase_cipher(passphrase, data[:16])
+    try:
+        return bytes(cipher.decrypt(data[16:28], data[28:], name.encode())).decode()
+    except InvalidTag:
+        raise ConfigurationError(
+            "the passphrase is wrong, or the encrypted key was changed"
+        ) from None
+
+
+def encrypt_file(path: Path, passphrase: str) -> None:
+    """Encrypt a private key file in its place.
+
+    Raises:
+        ConfigurationError: it is no key, or is encrypted already.
+        LogError: it cannot be written.
+    """
+    text = _read_secret(path)
+    if text.startswith(ENCRYPTED):
+        raise ConfigurationError(f"the private key {path} is encrypted already")
+    sealed = encrypted(text, passphrase)
+    with as_log_error(f"encrypting {path}"):
+        Disk().write_files({path: f"{sealed}\n".encode()})
+
+
+def _passphrase_cipher(passphrase: str, salt: bytes) -> Any:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 (heavy)
+    from cryptography.hazmat.primitives.kdf.scrypt import Scrypt  # noqa: PLC0415
+
+    raw = passphrase.encode("utf-8", "surrogatepass")
+    return AESGCM(Scrypt(salt, length=32, n=1 << 17, r=8, p=1).derive(raw))
 
 
 def load_cosigning_key(path: str | os.PathLike[str]) -> CosigningKey:
