@@ -47,6 +47,8 @@ type                    further fields
 ``erasure``             by, reason; index, field, commitments, or key: of the log
 ``export``              by, entries (how many), chosen, disclosed, manifest (its
                         SHA-256): of the log, as the one before and the next
+``log.key``             old, new, size, by_old, by_new: the log has another key
+``log.key.revoked``     key, size, reason, by: see `checkrein.log.succession`
 ``incident``            about (a run, a call, or words), by, reason
 ``endorsement``         sources, reason, tool, parameter
 ``reveal``              sources, reason, call

@@ -185,3 +185,22 @@ def test_the_signer_command(tmp_path_factory, secret):
         process.communicate()
     assert verify_log(place / "log", vkey=signer.vkey).good
     assert not (place / "run" / "s").exists()
+
+
+def test_rotate_and_revoke(tmp_path):
+    """A log gets a new key, and a former one is revoked, from the command line."""
+    with AuditLog.open(tmp_path / "log", origin=NAME) as log:
+        log.append({"type": "t"})
+    old = log.vkey
+    result = keys("rotate", tmp_path / "log")
+    assert result.exit_code == 0, result.output
+    new_one = load_signer(key_path(NAME)).vkey
+    assert new_one in result.stdout
+    assert new_one != old
+    assert verify_log(tmp_path / "log", vkey=old).good
+    assert keys("revoke", tmp_path / "log", "--key", old, "--reason", "stolen").exit_code == 0
+    assert not verify_log(tmp_path / "log", vkey=old).good
+    for wrong in (["rotate", tmp_path / "no"], ["revoke", tmp_path / "log"],
+                  ["revoke", tmp_path / "log", "--key", new_one, "--reason", "x"]):  # fmt: skip
+        assert keys(*wrong).exit_code == 2
+    assert not (tmp_path / "no").exists()

@@ -461,6 +461,24 @@ def signer(
         raise typer.Exit(signing.serve(key, socket, state, allow_uid))
 
 
+@keys_app.command()
+def rotate(directory: Directory) -> None:
+    """Hand a log over to a new key, which takes the old one's place. Stop its writers first."""
+    with plainly():
+        signing.rotate(directory)
+
+
+@keys_app.command()
+def revoke(
+    directory: Directory,
+    key: Annotated[str, typer.Option(metavar="VKEY", help="The former key of the log.")] = "",
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+) -> None:
+    """Write into a log that a former key of it vouches for nothing any more."""
+    with plainly():
+        signing.revoke(directory, key, reason)
+
+
 @keys_app.command("show")
 def show_key(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A private key file.")],

@@ -251,7 +251,7 @@ def erase(
         raise ConfigurationError("say who decided it and why: --by NAME --reason TEXT")
     if (entry is None) == (not subject) or (subject and field):
         raise ConfigurationError("name an entry with --entry N, or a subject with --subject NAME")
-    _require_log(directory)
+    require_log(directory)
     with AuditLog.open(directory) as log:
         count = log.erase(index=entry, field=field, subject=subject, by=by, reason=reason)
     screen = Screen()
@@ -271,7 +271,7 @@ def incident(directory: Path, *, about: str, by: str, reason: str) -> int:
     """
     if not (about and by and reason):
         raise ConfigurationError("say what, by whom and why: --about --by --reason")
-    _require_log(directory)
+    require_log(directory)
     told = {"about": about, "by": by, "reason": reason}
     with AuditLog.open(directory) as log:
         position = log.append({"v": 1, "type": "incident", "time": time.time_ns(), **told})
@@ -279,7 +279,12 @@ def incident(directory: Path, *, about: str, by: str, reason: str) -> int:
     return 0
 
 
-def _require_log(directory: Path) -> None:
+def require_log(directory: Path) -> None:
+    """Refuse a place where no log is: opening it would start one.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
     if not (directory / "checkpoint").exists():
         raise ConfigurationError(f"there is no log in {directory}")
 

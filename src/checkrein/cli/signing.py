@@ -6,8 +6,10 @@ import getpass
 import sys
 from typing import TYPE_CHECKING
 
+from checkrein.cli.logs import require_log
 from checkrein.cli.screen import Screen
 from checkrein.errors import ConfigurationError
+from checkrein.log import AuditLog
 from checkrein.log.keys import ENCRYPTED, load_signer, passphrase_given
 from checkrein.log.signing import Memory, SignerServer
 from checkrein.visible import visible
@@ -76,3 +78,38 @@ def new_passphrase() -> str:
     if not first or getpass.getpass("again: ") != first:
         raise ConfigurationError("the passphrases are empty, or not the same")
     return first
+
+
+def rotate(directory: Path) -> None:
+    """Hand a log over to a new key, and print that.
+
+    Raises:
+        ConfigurationError: there is no log, or its key is not in the user's data directory.
+        LogError: that failed.
+    """
+    require_log(directory)
+    with AuditLog.open(directory) as log:
+        before, after = log.vkey, log.rotate()
+    Screen().table(
+        [
+            ("old key", visible(before)),
+            ("new key", visible(after)),
+            ("", "make it known; whoever has the old one gets to it by the log"),
+            ("", "give it to the witnesses of the log, too"),
+        ]
+    )
+
+
+def revoke(directory: Path, key: str, reason: str) -> None:
+    """Write into a log that a former key vouches for nothing.
+
+    Raises:
+        ConfigurationError: there is no log, no such key, or no reason.
+        LogError: the entry is not in the log.
+    """
+    if not key or not reason:
+        raise ConfigurationError("say which key and why: --key VKEY --reason TEXT")
+    require_log(directory)
+    with AuditLog.open(directory) as log:
+        position = log.revoke(key, reason)
+    Screen().say(f"written as entry {position.index}")

@@ -40,9 +40,11 @@ from checkrein.errors import ConfigurationError, LogError, MisuseError, Tampered
 from checkrein.log.directory import DirectoryLedger
 from checkrein.log.disk import Disk
 from checkrein.log.groupcommit import GroupCommit
+from checkrein.log.keys import finish_change, next_key
 from checkrein.log.openings import Entry, commit_fields, commitments_in, lay_aside
 from checkrein.log.shelf import is_at
 from checkrein.log.subjects import Subjects
+from checkrein.log.succession import REVOKED, revoked
 from checkrein.log.tiles import MAX_ENTRY
 from checkrein.waiting import off_loop
 
@@ -357,6 +359,51 @@ class AuditLog:
         if key:
             self._subjects.destroy(subject)
         return self._ledger.erase(gone, key)
+
+    def rotate(self, signer: Signer | None = None) -> str:
+        """Hand the log over to another key; return its verifier key text, to be made known.
+
+        The head right after has the signatures of both keys, those that follow the new one's
+        alone. Who has the old verifier key gets to the new one by the log
+        (`checkrein.log.succession`). Other processes that have the log open must open it anew.
+
+        Args:
+            signer: the new key. Without it a key is made, and takes the old one's place in the
+                user's data directory; the old one is kept beside it.
+
+        Raises:
+            ConfigurationError: it is no other key of this log, or one that signs heads alone.
+            LogError: that failed; where an entry ``log.key`` says so, the new key is in force.
+            MisuseError: the log is in a database.
+        """
+        if not isinstance(self._ledger, DirectoryLedger):
+            raise MisuseError(f"the key of {self._ledger.where} is not changed from here")
+        new = next_key(self.origin) if signer is None else signer
+        self.flush()
+        self._ledger.change_key(new, encode)
+        self._ledger.publish(wait=True)
+        if signer is None:
+            finish_change(self.origin, self.checkpoint)
+        return new.vkey
+
+    def revoke(self, vkey: str, reason: str) -> Position:
+        """Write down that a former key of this log vouches for nothing any more.
+
+        Args:
+            vkey: that key's text.
+            reason: why.
+
+        Raises:
+            ConfigurationError: it is no former key of this log.
+            LogError: the entry is not in the log; others append too fast, for example.
+        """
+        for _ in range(20):  # the entry names its own place
+            size = self.size
+            fields = revoked(self.origin, size, vkey, reason, self._ledger.signer)
+            position = self.append({"v": 1, "type": REVOKED, "time": time.time_ns(), **fields})
+            if position.index == size:
+                return position
+        raise LogError("others append too fast; stop them for a moment")
 
     def _commitments(self, index: int, field: str) -> list[str]:
         """Return what the fields of an entry at, or below, a path are committed to by."""

@@ -55,6 +55,7 @@ class Runs:
 
 _RAN: Final = frozenset({"done", "raised", "closed"})
 _LIFE: Final = frozenset({"run.opened", "run.closed", "run.suspended"})
+_KEYS: Final = frozenset({"log.key", "log.key.revoked"})
 
 
 class _Run:
@@ -135,12 +136,14 @@ class Story:
         # Outcomes without an intent in this part, in order: whether a body ran.
         self._ended: dict[str, tuple[bool, ...]] = {}
         self._opened = self._closed = 0
+        self.keys: list[dict[str, Any]] = []
+        """The entries about keys of the log; see `checkrein.log.succession`."""
 
     def tell(self, event: dict[str, Any]) -> None:
         """Take in the next event."""
         self.tell_all((event,))
 
-    def tell_all(self, events: Iterable[Any]) -> None:  # noqa: PLR0912 (one loop, for speed)
+    def tell_all(self, events: Iterable[Any]) -> None:  # noqa: C901, PLR0912 (one loop, for speed)
         """Take in the next events.
 
         Raises:
@@ -172,6 +175,8 @@ class Story:
                         del allowed[call]
                     else:
                         self._end(call, ran=kind == "call.outcome" and _is_ran(event))
+            elif kind in _KEYS:
+                self.keys.append(event)
             elif known is not None and kind in _LIFE:
                 self._note(known, str(run), kind, event)
 
@@ -189,6 +194,7 @@ class Story:
             for ran in endings:
                 self._end(call, ran=ran)
         self._allowed |= later._allowed
+        self.keys += later.keys
         self._opened += later._opened
         self._closed += later._closed
 

@@ -31,12 +31,14 @@ from __future__ import annotations
 import logging
 import secrets
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from checkrein.errors import ConfigurationError, LogError, RollbackError, TamperedError
 from checkrein.log.checkpoint import Checkpoint, open_checkpoint
 from checkrein.log.disk import Disk, as_log_error, read_file
 from checkrein.log.journal import Frame, Journal, encode_frame, read_unsigned, scan
+from checkrein.log.keys import finish_change
 from checkrein.log.ledgers import PUBLISHED_FROM, Committed, authorised
 from checkrein.log.locks import FileLock, refuse_network
 from checkrein.log.merkle import (
@@ -52,15 +54,17 @@ from checkrein.log.openings import openings_of
 from checkrein.log.pins import OwnPin, rolled_back
 from checkrein.log.published import Published
 from checkrein.log.shelf import keep_openings, remove_openings
+from checkrein.log.succession import HANDED_OVER, handed_over, key_ids
 from checkrein.log.tilereader import TileReader, open_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
 _logger = logging.getLogger("checkrein")
 _JOURNAL_ENTRIES: Final = 4096
 _JOURNAL_BYTES: Final = 8 << 20
+_ATTEMPTS: Final = 20
 
 
 class DirectoryLedger:
@@ -157,8 +161,11 @@ class DirectoryLedger:
             found = open_checkpoint(note, None).origin
             if origin not in {None, found}:
                 raise ConfigurationError(f"the log in {self._directory} is {found}, not {origin}")
+            if signer is None:
+                finish_change(found, self._latest(note))
             self._signer = authorised(signer, found, self._directory, new=False)
         self._verifier = parse_vkey(self._signer.vkey)
+        self._refuse_successor(note)
         self._pin: OwnPin | None = None
         if pin or not getattr(self._signer, "passing", False):
             self._pin = OwnPin(self._signer.name, pin, self._directory, self._disk)
@@ -167,8 +174,22 @@ class DirectoryLedger:
         self._pending = self._directory / ".state" / "pending"
         self._journal = Journal(self._directory / ".state" / "journal", self._disk)
         self._files.append(self._journal)
-        self._begin(open_checkpoint(note, self._verifier), note.decode())
+        latest = self._latest(note)
+        # A change of keys that is not published: the new key vouches for the head by the old one
+        # with its own, in the journal, which extends it.
+        self._handed = latest != note and len(key_ids(latest, self._signer.name)) > 1
+        published = open_checkpoint(note, None if self._handed else self._verifier)
+        self._begin(published, note.decode())
         self._catch_up(thoroughly=True)
+        if self._handed:
+            open_checkpoint(self._note, self._verifier)
+            self._handed = False
+
+    def _latest(self, published: bytes) -> bytes:
+        """Return the latest head that is here, **unverified**."""
+        journal = read_file(self._directory / ".state" / "journal") or b""
+        frames = scan(journal, lambda note: open_checkpoint(note, None)).frames
+        return frames[-1].note if frames else published
 
     def _start(self, signer: Signer | None, origin: str | None) -> bytes:
         """Start a log where there is none."""
@@ -196,7 +217,7 @@ class DirectoryLedger:
         kept = self._pin.read() if self._pin else b""
         if not self._pin or not kept:
             return
-        pinned = open_checkpoint(kept, self._verifier)
+        pinned = open_checkpoint(kept, None if self._handed else self._verifier)
         if pinned.size > self.size:
             raise rolled_back(self.size, pinned.size, self._pin.path)
         if self._root_at(pinned.size) != pinned.root:
@@ -306,8 +327,10 @@ class DirectoryLedger:
             reached = reached or frame.end in known
         if not reached:
             raise RollbackError("the journal ends before what it had", where=".state/journal")
-        if found.frames and not thoroughly:
-            open_checkpoint(found.frames[-1].note, self._verifier)
+        if found.frames:
+            self._refuse_successor(found.frames[-1].note)
+            if not thoroughly:
+                open_checkpoint(found.frames[-1].note, self._verifier)
         if thoroughly and not found.broken:
             self._compare_with_pin()  # before anything is cut off
         self._journal.accept(found)
@@ -323,6 +346,7 @@ class DirectoryLedger:
     def _follow_publication(self) -> bool:
         """Learn the head that another process has published; tell whether it has all we knew."""
         note = read_file(self._directory / "checkpoint") or b""
+        self._refuse_successor(note)
         head, size, root = open_checkpoint(note, self._verifier), self.size, self._tree.root()
         if head.size < self._head.size or (head.size == size and head.root != root):
             raise _changed(head.size, "checkpoint")
@@ -346,6 +370,56 @@ class DirectoryLedger:
                 self._advance(tree, frame.note.decode(), frame.entries, leaves, frame.openings)
         if not good:
             raise _changed(frame.first, ".state/journal")
+
+    # The key
+
+    def change_key(self, signer: Signer, encode: Callable[[Mapping[str, Any]], bytes]) -> int:
+        """Hand the log over to another key; return the number of the entry that says so.
+
+        Args:
+            signer: the new key.
+            encode: gives the bytes of an event.
+
+        Raises:
+            ConfigurationError: it is no other key of this log, or one that signs heads alone.
+            LogError: that failed; the old key is in force if no entry says otherwise.
+        """
+        if self._proves or hasattr(signer, "sign_extending"):
+            raise ConfigurationError("the key of a signer process is changed where the key is")
+        for _ in range(_ATTEMPTS):
+            self.publish(wait=True)  # so that every head in the journal has the new key
+            with self._lock:
+                self._catch_up()
+                if self._journal.size == 0:
+                    return self._change_key(signer, encode)
+        raise LogError("others append too fast; stop them for a moment")
+
+    def _change_key(self, signer: Signer, encode: Callable[[Mapping[str, Any]], bytes]) -> int:
+        first, old = self.size, self._signer
+        fields = handed_over(old.name, first, old, signer)
+        entry = encode({"v": 1, "type": HANDED_OVER, "time": time.time_ns(), **fields})
+        leaves, tree = leaf_hashes([entry]), self._tree.copy()
+        tree.extend(leaves)
+        head = Checkpoint(old.name, tree.size, tree.root())
+        note = sign_note(head.text(), old, signer)
+        self._journal.append(encode_frame(first, [entry], note))
+        self._advance(tree, note, [entry], leaves, b"")
+        self._signer, self._verifier = signer, parse_vkey(signer.vkey)
+        if self._pin:
+            self._pin.keep(note)
+        return first
+
+    def _refuse_successor(self, note: bytes) -> None:
+        """Refuse to go on with a key that has handed over to another one.
+
+        Raises:
+            LogError: it has.
+        """
+        ids = key_ids(note, self._signer.name)
+        if len(ids) > 1 and ids[-1] != self._verifier.key_id:
+            raise LogError(
+                f"the log {self._signer.name} has another key by now; open it again, with that one"
+            )
 
     # Publishing
 

@@ -4,6 +4,8 @@ r"""Where the private keys of logs live: with the user, never with the log.
 
     <data>/keys/<id>.skey     the private key text, mode 0600
     <data>/keys/<id>.vkey     the public key text
+    <data>/keys/<id>-next.*   the key that the log is about to change to
+    <data>/keys/<id>.*.skey   a former key
     <data>/heads/<id>         the last head that was signed, see `checkrein.log.pins`
     <data>/subjects/<id>/     keys of subjects, see `checkrein.log.subjects`
     <id>                      the first 32 hex digits of SHA-256(origin)
@@ -33,10 +35,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from checkrein.errors import ConfigurationError
+from checkrein.errors import ConfigurationError, TamperedError
 from checkrein.log.cosignature import ED25519, CosigningKey
 from checkrein.log.disk import Disk, as_log_error
-from checkrein.log.note import Ed25519Signer, decode_base64, parse_vkey
+from checkrein.log.note import Ed25519Signer, decode_base64, open_note, parse_vkey
 
 ENCRYPTED: Final = "ENCRYPTED+KEY+"
 
@@ -227,6 +229,51 @@ def default_signer_for(origin: str, *, create: bool) -> Ed25519Signer:
     if signer.name != origin:
         raise ConfigurationError(f"{path} is the key of {signer.name}, not of {origin}")
     return signer
+
+
+def next_key(origin: str) -> Ed25519Signer:
+    """Return the key that the log *origin* is to change to: made now, or before a crash.
+
+    Raises:
+        ConfigurationError: it is there and cannot be used.
+        LogError: it cannot be written.
+    """
+    path = _next_path(origin)
+    return load_signer(path) if path.exists() else new_key(origin, path)
+
+
+def finish_change(origin: str, note: str | bytes) -> None:
+    """Put the next key in the place of the one before, if it is the one in force now.
+
+    Args:
+        origin: the log's name.
+        note: the latest head of the log.
+
+    Raises:
+        ConfigurationError: a key is there and cannot be used.
+        LogError: the files cannot be moved; the same call may be made again.
+    """
+    new, current = _next_path(origin), key_path(origin)
+    if not new.exists():
+        return
+    vkey = load_signer(new).vkey
+    try:
+        open_note(note, [parse_vkey(vkey)])
+    except TamperedError:
+        return  # it has signed nothing yet
+    with as_log_error(f"putting the new key of {origin} in its place"):
+        if current.exists() and (before := load_signer(current)).vkey != vkey:
+            number = parse_vkey(before.vkey).key_id.hex()
+            current.rename(current.with_suffix(f".{number}.skey"))
+        for ending in (".vkey", ".skey"):
+            if new.with_suffix(ending).exists():
+                new.with_suffix(ending).rename(current.with_suffix(ending))
+        Disk().sync_directory(current.parent)
+
+
+def _next_path(origin: str) -> Path:
+    path = key_path(origin)
+    return path.with_name(f"{path.stem}-next.skey")
 
 
 def known_verifier(origin: str) -> str | None:

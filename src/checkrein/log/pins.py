@@ -2,7 +2,7 @@
 
 ::
 
-    <data>/heads/<id>     a signed head, replaced in place at each commit
+    <data>/heads/<id>     a signed head, replaced in place at each commit; filled up with NUL
     <id>                  as of the key, see `checkrein.log.keys`
 
 (or wherever ``AuditLog.open(pin=...)`` puts it).
@@ -65,7 +65,7 @@ class OwnPin:
 
     def read(self) -> bytes:
         """Return the last head that was kept, b"" if there is none."""
-        return read_file(self.path) or b""
+        return (read_file(self.path) or b"").rstrip(b"\0")
 
     def keep(self, note: str) -> None:
         """Remember *note*, which is not older than the one before.
@@ -73,9 +73,11 @@ class OwnPin:
         Raises:
             LogError: that failed.
         """
-        # A later head of one log is never shorter, so it covers the one before.
+        # Covers the one before, which is longer where a key has handed over to another one.
+        data = note.encode()
         with as_log_error("remembering the head of the log"):
-            self._disk.write_at(self._fd, note.encode(), 0)
+            data = data.ljust(os.fstat(self._fd).st_size, b"\0")
+            self._disk.write_at(self._fd, data, 0)
 
     def close(self) -> None:
         """Close the file."""

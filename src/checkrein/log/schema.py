@@ -296,12 +296,33 @@ class Incident(Entry):
     reason: str
 
 
+class KeyChanged(Entry):
+    """The log is handed over to another key."""
+
+    type: Literal["log.key"]
+    old: str
+    new: str
+    size: int
+    by_old: str
+    by_new: str
+
+
+class KeyRevoked(Entry):
+    """A former key vouches for nothing any more."""
+
+    type: Literal["log.key.revoked"]
+    key: str
+    size: int
+    reason: str
+    by: str
+
+
 AnyEntry = Annotated[
     Union[  # noqa: UP007 (pydantic reads a tuple of many members best)
         RunOpened, RunSuspended, RunClosed, RunExposed, RunStopped, RunPlan, Instruction, Prompt,
         Host, Model, Quarantine, Trusted, CallDecided, ConfirmationAsked, ConfirmationAnswered,
         CallOutcome, CallEdited, Endorsement, Reveal, CanaryAnswered, AnswerRefused, Erasure,
-        Export, Incident,
+        Export, Incident, KeyChanged, KeyRevoked,
     ],
     Field(discriminator="type"),
 ]  # fmt: skip

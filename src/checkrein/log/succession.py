@@ -10,8 +10,8 @@ r"""The keys that a log has had, one after the other: entries that a verifier fo
 
 The rules:
 
-1. Whoever trusts a key trusts the one that it has handed over to: ``by_old`` is its word, ``by_new``
-   shows that the new key is somebody's who has it. The texts hold the log's name and the
+1. Whoever trusts a key trusts the one that it has handed over to: ``by_old`` is its word,
+   ``by_new`` shows that somebody has the new key. The texts hold the log's name and the
    place, so an entry of another log, or from another place, is none.
 2. A key hands over once. After that it signs no head by itself: one that covers more than
    the entry, and that its successor has not signed, is refused.
@@ -153,6 +153,18 @@ class Succession:
                 )
             elif any(key == one.vkey for one, _ in self.line):
                 self.problem = "a key on the way from the given one was revoked"
+
+
+def key_ids(note: bytes | str, origin: str) -> list[bytes]:
+    """Return the ids of the keys of a log that have signed *note*, **unverified**, in order.
+
+    A head that two of them have signed is the one at which the first hands over to the second.
+
+    Raises:
+        TamperedError: malformed.
+    """
+    lines = split_note(note)[1]
+    return [one.key_id for one in lines if one.name == origin and len(one.signature) == 64]
 
 
 def opened_by(note: bytes | str, keys: Iterable[Verifier]) -> list[Verifier]:

@@ -5,7 +5,8 @@
    and every hash in every tile of every level. What is kept beside the tree for
    entries that commit to fields (`checkrein.log.openings`) is what they commit to.
 3. *signature*: all heads are signed by the key that the caller gave or this user
-   knows. Without a key the log only asserts itself: anybody could have written it.
+   knows, or by those that it has handed over to (`checkrein.log.succession`). Without
+   a key the log only asserts itself: anybody could have written it.
 4. *freshness*: a log that was cut back, or replaced by an older copy, is
    consistent in itself. Only a head kept elsewhere (a *pin*) shows that. Without
    a pin freshness is unknown, however good the rest is.
@@ -31,7 +32,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import orjson
 
 from checkrein.errors import ConfigurationError, MisuseError, TamperedError
 from checkrein.log.checkpoint import Checkpoint, open_checkpoint
@@ -40,7 +43,7 @@ from checkrein.log.disk import read_file
 from checkrein.log.journal import Frame, scan
 from checkrein.log.keys import known_verifier
 from checkrein.log.merkle import EMPTY_ROOT, leaf_hashes, subtree_hash
-from checkrein.log.note import Verifier, parse_vkey
+from checkrein.log.note import Verifier, open_note, parse_vkey
 from checkrein.log.published import read_items
 from checkrein.log.reading import Snapshot, take_snapshot
 from checkrein.log.shelf import stored_openings
@@ -53,6 +56,7 @@ from checkrein.log.spans import (
     stored_widths,
     tell,
 )
+from checkrein.log.succession import Succession, opened_by
 from checkrein.log.tilereader import TileReader
 from checkrein.log.tiles import ENTRIES, WIDTH, Edge, Tile, parse_path, split_hashes
 
@@ -204,6 +208,7 @@ class _Verification:
         self.vouched: list[str] = []
         self.other: list[str] = []
         self.story = Story()
+        self.succession: Succession | None = None
         self.roots: dict[int, bytes] = {0: EMPTY_ROOT}
 
     def report(self) -> Report:
@@ -214,7 +219,7 @@ class _Verification:
             bad = f"bad: {error}"
             return Report(bad, bad, bad, "unknown", problems=(f"checkpoint: {error}",))
         verifier, vouched = self._key(claimed.origin)
-        frames = self._heads(claimed, verifier)
+        frames = self._heads(claimed)
         size = max([claimed.size, *(frame.end for frame in frames)])
         witnessed = self._witnessed_head()
         marks = {claimed.size, *(frame.end for frame in frames)}
@@ -225,6 +230,7 @@ class _Verification:
         except TamperedError as error:
             self.tree.append(str(error))
         self._compare_roots(claimed, frames)
+        vouched = self._signatures(claimed, frames, verifier, vouched)
         self._check_openings(claimed.size, frames)
         fresh = self._freshness(claimed.origin, size, verifier)
         problems = (*self.content, *self.tree, *self.signature, *self.freshness)
@@ -255,16 +261,11 @@ class _Verification:
             return parse_vkey(known), "verified (known key)"
         return None, "self-asserted"
 
-    def _heads(self, claimed: Checkpoint, verifier: Verifier | None) -> list[Frame]:
-        """Return the journal's frames, after all signatures were checked."""
-        try:
-            open_checkpoint(self.snapshot.checkpoint or b"", verifier)
-        except TamperedError as error:
-            self.signature.append(f"checkpoint: {error}")
-            verifier = None
+    def _heads(self, claimed: Checkpoint) -> list[Frame]:
+        """Return the journal's frames; who signed them is seen when all keys are known."""
 
         def check(note: bytes) -> Checkpoint:
-            head = open_checkpoint(note, verifier)
+            head = open_checkpoint(note, None)
             if head.origin != claimed.origin:
                 raise TamperedError(f"its head is of the log {head.origin}", where="journal")
             return head
@@ -281,6 +282,38 @@ class _Verification:
             self.tree.append(f"journal: entries {claimed.size} to {first - 1} are missing")
             return []
         return found.frames
+
+    def _signatures(
+        self, claimed: Checkpoint, frames: list[Frame], verifier: Verifier | None, vouched: str
+    ) -> str:
+        """Check who signed the heads; return what vouches for the log."""
+        if verifier is None:
+            return vouched
+        if verifier.name != claimed.origin:
+            self.signature.append("checkpoint: it is of another log than the key")
+            return vouched
+        keys = self.succession = Succession(claimed.origin, verifier)
+        tree = self._reader(claimed.size, frames)
+        keys.follow((event["size"], event) for event in self.story.keys if _is_there(tree, event))
+        heads = [("checkpoint", self.snapshot.checkpoint or b"", claimed.size)]
+        heads += [("journal", frame.note, frame.end) for frame in frames]
+        for name, note, size in heads:
+            try:
+                problem = keys.may_sign(opened_by(note, keys.keys), size)
+            except TamperedError as error:
+                problem = str(error)
+            if problem:
+                _extend(self.signature, [f"{name}: {problem}"])
+        if not keys.line:
+            return vouched
+        count = len(keys.line)
+        return (
+            f"{vouched.removesuffix(')')}, {count} {'change' if count == 1 else 'changes'} of keys)"
+        )
+
+    def _reader(self, published: int, frames: list[Frame]) -> TileReader:
+        tail = [e for one in frames for i, e in enumerate(one.entries, one.first) if i >= published]
+        return TileReader(self.directory, published, tail)
 
     def _witnessed_head(self) -> Checkpoint | None:
         """Return the head that witnesses have cosigned, as a policy of ours sees it."""
@@ -448,8 +481,7 @@ class _Verification:
 
     def _check_openings(self, published: int, frames: list[Frame]) -> None:
         """See that what is kept beside the tree is what the entries are committed to."""
-        tail = [e for one in frames for i, e in enumerate(one.entries, one.first) if i >= published]
-        tree = TileReader(self.directory, published, tail)
+        tree = self._reader(published, frames)
         try:
             for one in stored_openings(self.directory):
                 one.check()
@@ -480,7 +512,7 @@ class _Verification:
             self.freshness.append(f"the log is not the one whose first {pinned.size} were pinned")
         if verifier is not None:
             try:
-                open_checkpoint(self.pin, verifier)
+                open_note(self.pin, self.succession.keys if self.succession else [verifier])
             except TamperedError as error:
                 self.freshness.append(f"the pin is not signed by the log's key: {error}")
         return f"at least size {pinned.size} (pin)"
@@ -518,6 +550,17 @@ def _spans(processes: int) -> Generator[_Check]:
                 yield ahead.popleft().result()
 
         yield check
+
+
+def _is_there(tree: TileReader, event: dict[str, Any]) -> bool:
+    """Tell whether an entry about keys stands where it says."""
+    size = event.get("size")
+    if type(size) is not int or not 0 <= size < tree.size:
+        return False
+    try:
+        return bool(orjson.loads(tree.entry(size)) == event)
+    except (TamperedError, orjson.JSONDecodeError):
+        return False
 
 
 def _furthest(directory: Path) -> dict[int, tuple[int, int, str]]:
