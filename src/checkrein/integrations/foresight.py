@@ -74,6 +74,8 @@ def _decision(run: Run, call: Call, frame: Frame) -> Decision | None:
     """Return why a person has to be asked about *call*, ``None`` if nobody has to be."""
     plan = run.plan(call.facts)
     run.admit(plan, call)
+    if run.waits and run.orders.stale:  # stops and revocations are in the store
+        run.orders.refresh()
     decision = run.decide(plan, call, frame)
     if decision.outcome is not Outcome.ASK or run.overlooks(call, decision):
         return None

@@ -366,6 +366,10 @@ def adopt(
     if not isinstance(tool, FunctionTool):
         raise MisuseError("adopt(tool, ...) takes a FunctionTool; decorate functions of your own")
 
+    shown = tool.params_json_schema
+    known = shown.get("properties", {})
+    required = [one for one in shown.get("required", ()) if "default" not in known.get(one, {})]
+
     async def call(arguments: dict[str, Any]) -> Any:
         context = arguments.pop(_CONTEXT)
         return await tool.on_invoke_tool(context, json.dumps(arguments))
@@ -375,7 +379,7 @@ def adopt(
         guard,
         name=tool.name,
         description=tool.description,
-        schema=tool.params_json_schema,
+        schema={**shown, "required": required},  # a strict schema requires what has a default
         untrusted=untrusted,
         injected=(_CONTEXT,),
         result=result,
