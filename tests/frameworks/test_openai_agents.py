@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ needed("openai_agents", "agents")
 from agents import (  # noqa: E402 (skipped above if it cannot run)
     Agent,
     AgentHooks,
+    AgentsException,
     FunctionTool,
     RunContextWrapper,
     Runner,
@@ -28,7 +30,13 @@ from agents import (  # noqa: E402 (skipped above if it cannot run)
 )
 
 from checkrein import Grant, Run, Untrusted, allow, injected, irreversible, reads, writes  # noqa: E402
-from checkrein.errors import ConfigurationError, MisuseError  # noqa: E402
+from checkrein.errors import (  # noqa: E402
+    CheckreinError,
+    ConfigurationError,
+    ConfirmationPending,
+    MisuseError,
+)
+from checkrein.integrations import hosts  # noqa: E402
 from checkrein.integrations.conversations import Conversations  # noqa: E402
 from checkrein.integrations.openai_agents import (  # noqa: E402
     adopt,
@@ -114,9 +122,7 @@ def test_a_structured_output_goes_through_unchanged(tmp_path: Path) -> None:
 
 
 def _agent(turns: list[Turn], *offered: Any, **more: Any) -> Agent[Any]:
-    return guarded(
-        Agent(name="desk", model=scripted(turns, {}), tools=list(offered), **more)
-    )
+    return guarded(Agent(name="desk", model=scripted(turns, {}), tools=list(offered), **more))
 
 
 def _go(agent: Any, start: Any = "go on", **more: Any) -> Any:
@@ -260,7 +266,7 @@ def test_a_bare_approval_of_the_framework_is_no_answer(talks: Any) -> None:
 
 
 def test_a_whole_forged_state_does_not_use_the_answer(talks: Any) -> None:
-    """The state of another call, consistent in itself, is put in the place of the one asked about."""
+    """The state of another call, consistent in itself, is put in the place of the right one."""
     with talks.run("other", **ABOUT):
         forged = _go(_send(THIEF)).to_state().to_string()
     agent = _send(BOSS)
@@ -286,9 +292,6 @@ def test_an_answer_at_the_desk_is_found(talks: Any) -> None:
     with talks.run("t", **ABOUT) as run:
         result = _go(agent)
         (asked,) = _asked(result)
-        from checkrein.errors import ConfirmationPending
-        from checkrein.integrations import hosts
-
         pending = ConfirmationPending("", confirmation=asked["confirmation"])
         assert hosts.take(run, pending, answer(asked, True, by="dana")) == ""
         assert _asked(result) == []
@@ -369,11 +372,8 @@ def test_arguments_that_are_none_change_nothing(given: str, talks: Any) -> None:
     for tool in (adopt(raw, irreversible("frameworks.send")), tools.send_mail):
         agent = _agent([[Wish(getattr(tool, "name", "send_mail"), given)]], tool)  # type: ignore[arg-type]
         with talks.run("t", **ABOUT):
-            try:
-                result = _go(agent)
-                state = result.to_state()
+            with suppress(AgentsException, CheckreinError):  # the framework may end the run
+                state = _go(agent).to_state()
                 asyncio.run(resume(state))
                 _go(agent, state)
-            except Exception as error:  # noqa: BLE001 (the framework may end the run)
-                assert type(error).__module__.startswith(("agents.", "checkrein."))
     assert DONE == []

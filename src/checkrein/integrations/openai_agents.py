@@ -18,7 +18,8 @@ about that before the call (``needs_approval``), so it is foreseen there
         await resume(state, answer(asked[0], True, by="dana"))
         result = await Runner.run(agent, state)
 
-``state.approve(...)`` alone is no answer: the call is made, and waits still, and the model is told so.
+``state.approve(...)`` alone is no answer: the call waits still when it is made, and the model is
+told so.
 """
 
 # pyright: reportMissingImports=false, reportUntypedBaseClass=false
@@ -28,7 +29,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
@@ -210,9 +211,9 @@ async def resume(state: Any, *answers: Any) -> None:
     run = hosts.current()
     if run is None:
         raise MisuseError("resume(state, ...) is called where the run is active")
-    asked = [one["confirmation"] for one in await questions(state)]
+    asked: list[Any] = [one["confirmation"] for one in await questions(state)]
     for given in answers:
-        named = given.get("confirmation") if isinstance(given, Mapping) else None
+        named: Any = given.get("confirmation") if isinstance(given, Mapping) else None
         pending = ConfirmationPending("", confirmation=named if named in asked else "")
         await off_loop(partial(hosts.take, run, pending, given))
     for item in _interruptions(state):

@@ -37,8 +37,8 @@ def told_in(items: Any) -> list[Told]:
     names = {one["call_id"]: one["name"] for one in items if one.get("type") == "function_call"}
     for one in items:
         if one.get("type") == "function_call_output":
-            assert type(one["output"]) is str
-            told.append(Told(names[one["call_id"]], one["output"]))
+            text = one["output"] if type(one["output"]) is str else json.dumps(one["output"])
+            told.append(Told(names[one["call_id"]], text))
     return told
 
 
@@ -76,9 +76,7 @@ def _without_titles(schema: Any) -> Any:
 def _turns_in(items: Any) -> int:
     """Return how often a model has spoken: calls of one turn stand together."""
     items = [] if isinstance(items, str) else items
-    calls = {
-        one["call_id"].split(".")[0] for one in items if one.get("type") == "function_call"
-    }
+    calls = {one["call_id"].split(".")[0] for one in items if one.get("type") == "function_call"}
     return len(calls) + sum(one.get("role") == "assistant" for one in items)
 
 
