@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,32 +13,23 @@ from frameworks.needed import needed
 
 needed("pydantic_ai")
 
-from pydantic_ai import Agent, RunContext, Tool, ToolFailed, ToolReturn  # noqa: E402 (skipped above if it cannot run)
+from pydantic_ai import (  # noqa: E402 (skipped above if it cannot run)
+    Agent,
+    RunContext,
+    Tool,
+    ToolFailed,
+    ToolReturn,
+)
 from pydantic_ai.capabilities import Hooks  # noqa: E402
 from pydantic_ai.exceptions import ApprovalRequired, ModelRetry  # noqa: E402
-from pydantic_ai.messages import (  # noqa: E402
-    ModelMessage,
-    ModelResponse,
-    RetryPromptPart,
-    TextPart,
-    ToolCallPart,
-    ToolReturnPart,
-)
-from pydantic_ai.models.function import AgentInfo, FunctionModel  # noqa: E402
+from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart  # noqa: E402
 
 from checkrein import Run, Untrusted, injected, reads, writes  # noqa: E402
 from checkrein.errors import Denied, MisuseError  # noqa: E402
 from frameworks import tools  # noqa: E402
-from frameworks.contract import (  # noqa: E402
-    Conversation,
-    FrameworkContract,
-    Host,
-    Told,
-    Turn,
-    Wish,
-    done,
-    wishes_of,
-)
+from frameworks.contract import FrameworkContract, Turn, Wish, done  # noqa: E402
+from frameworks.hosts.pydantic_ai import HOST, scripted  # noqa: E402
+from frameworks.integration import IntegrationContract  # noqa: E402
 from frameworks.shapes import assert_fenced, letter  # noqa: E402
 from frameworks.tools import DONE, open_run  # noqa: E402
 
@@ -52,68 +43,14 @@ def _loop() -> Iterator[None]:
         asyncio.set_event_loop(None)
 
 
-def told_in(messages: Sequence[ModelMessage]) -> list[Told]:
-    """Return the tool results in *messages*, as a provider writes them for the model."""
-    told = []
-    for message in messages:
-        for part in message.parts:
-            if isinstance(part, ToolReturnPart):
-                told.append(Told(part.tool_name, part.model_response_str()))
-            elif isinstance(part, RetryPromptPart):
-                told.append(Told(part.tool_name or "", part.model_response()))
-    return told
-
-
-class PydanticAI(Host):
-    """Runs ``Agent`` with a ``FunctionModel``."""
-
-    def converse(
-        self,
-        offered: Sequence[Callable[..., Any]],
-        *turns: Turn,
-        awaited: bool = False,
-        tell_denials: bool = False,
-        **more: Any,
-    ) -> Conversation:
-        """Let the scripted model take its turns."""
-        schemas: dict[str, Any] = {}
-
-        def model(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-            for one in info.function_tools:
-                schemas[one.name] = {
-                    "description": one.description,
-                    "parameters": one.parameters_json_schema,
-                }
-            number = sum(isinstance(message, ModelResponse) for message in messages)
-            wishes = wishes_of(turns, number, told_in(messages))
-            calls = [
-                ToolCallPart(wish.tool, wish.arguments, tool_call_id=f"{number}.{place}")
-                for place, wish in enumerate(wishes)
-            ]
-            return ModelResponse(parts=calls or [TextPart("done")])
-
-        hooks = Hooks()
-        if tell_denials:
-
-            @hooks.on.tool_execute_error
-            async def tell(_: RunContext[Any], *, error: Exception, **about: Any) -> Any:
-                raise ToolFailed(str(error)) if isinstance(error, Denied) else error
-
-        agent = Agent(FunctionModel(model), tools=offered, capabilities=[hooks])
-        if awaited:
-            result = asyncio.get_event_loop().run_until_complete(agent.run("go on", **more))
-        else:
-            result = agent.run_sync("go on", **more)
-        assert result.output == "done"
-        messages = result.all_messages()
-        return Conversation(told_in(messages), schemas, result.all_messages_json().decode())
-
-
-HOST = PydanticAI()
-
-
 class TestPydanticAI(FrameworkContract):
     """Everything in the contract."""
+
+    host = HOST
+
+
+class TestIntegration(IntegrationContract):
+    """Everything in the contract of integrations."""
 
     host = HOST
 
@@ -154,14 +91,7 @@ def test_the_run_context_is_injected_and_stays_out_of_the_schema(
 
 
 def _agent(turns: Sequence[Turn], **more: Any) -> Agent[Any, Any]:
-    def model(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-        number = sum(isinstance(message, ModelResponse) for message in messages)
-        wishes = wishes_of(turns, number, told_in(messages))
-        return ModelResponse(
-            parts=[ToolCallPart(wish.tool, wish.arguments) for wish in wishes] or [TextPart("done")]
-        )
-
-    return Agent(FunctionModel(model), **more)
+    return Agent(scripted(turns, {}), **more)
 
 
 def test_the_frameworks_decorators_go_on_top(tmp_path: Path) -> None:
