@@ -8,8 +8,8 @@
     with talks.run("thread-7", agent="clerk", grant=grant, log=log):
         result = agent.run_sync("...")
 
-A call that a person has to confirm ends the framework's run with ``DeferredToolRequests``. Keep them
-and ``result.all_messages_json()``; then, in this process or in another one::
+A call that a person has to confirm ends the framework's run with ``DeferredToolRequests``. Keep
+these and ``result.all_messages_json()``; then, in this process or in another one::
 
     with talks.run("thread-7", agent="clerk", grant=grant, log=log):
         asked = questions(result.output)
@@ -46,8 +46,7 @@ try:
     from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 except ImportError as missing:
     raise ImportError(
-        "checkrein.integrations.pydantic_ai needs Pydantic AI: "
-        "pip install 'checkrein[pydantic_ai]'"
+        "checkrein.integrations.pydantic_ai needs Pydantic AI: pip install 'checkrein[pydantic_ai]'"
     ) from missing
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ def _rendered(result: Any) -> Any:
 
 
 def _text(messages: list[Any]) -> str:
-    return ModelMessagesTypeAdapter.dump_json(messages).decode()
+    return str(ModelMessagesTypeAdapter.dump_json(messages), "utf-8")
 
 
 # -- going on --------------------------------------------------------------------------------
@@ -178,7 +177,7 @@ def resume(requests: DeferredToolRequests, *answers: Any) -> DeferredToolResults
 def _asked(requests: DeferredToolRequests) -> Iterator[tuple[str, dict[str, Any]]]:
     for one in requests.approvals:
         question = requests.metadata.get(one.tool_call_id)
-        if question is not None and "confirmation" in question:
+        if question is not None and isinstance(question.get("confirmation"), str):
             yield one.tool_call_id, question
 
 

@@ -143,9 +143,7 @@ class PydanticAI(IntegratedHost):
         else:
             results = resume(_REQUESTS.validate_json(waiting.read_bytes()), *answers.values())
             messages = ModelMessagesTypeAdapter.validate_json(history.read_bytes())
-            result = asyncio.run(
-                agent.run(message_history=messages, deferred_tool_results=results)
-            )
+            result = asyncio.run(agent.run(message_history=messages, deferred_tool_results=results))
         history.write_bytes(result.all_messages_json())
         told = [(one.tool, one.text) for one in told_in(result.all_messages())]
         if not isinstance(result.output, DeferredToolRequests):
@@ -155,7 +153,7 @@ class PydanticAI(IntegratedHost):
         return Turned(told, questions(result.output))
 
     def misordered(self, function: Callable[..., Any], guard: Callable[..., Any]) -> Any:
-        """Put the guard above ``@agent.tool_plain``, which returns the function that it was given."""
+        """Put the guard above ``@agent.tool_plain``, which returns what it was given."""
         agent = Agent(scripted((), {}))
         guard(agent.tool_plain(function))
         return agent
