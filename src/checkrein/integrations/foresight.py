@@ -79,6 +79,8 @@ def _decision(run: Run, call: Call, frame: Frame) -> Decision | None:
     decision = run.decide(plan, call, frame)
     if decision.outcome is not Outcome.ASK or run.overlooks(call, decision):
         return None
+    if call.uses and not run.has_room(call.uses):
+        return None  # looked at, not reserved: a call that is made meanwhile must not miss it
     leaves = (Leave(one.kept()) for one in run.questions.leaves)  # copies: no use is taken
     if any(one.take(call, run.grant_ids, decision.findings, run.now()) for one in leaves):
         return None
