@@ -12,13 +12,14 @@ from __future__ import annotations
 import contextvars
 import importlib
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
+from unittest.mock import patch
 
 import pytest
 
@@ -26,13 +27,15 @@ from checkrein import Grant, Run, allow, irreversible
 from checkrein.errors import ConfigurationError, Denied, MisuseError
 from checkrein.integrations.hosts import Problem
 from checkrein.log import read_entries, verify_log
-from frameworks import tools, twins
+from frameworks import phases, tools, twins
 from frameworks.contract import BOSS, MODES, THIEF, Conversation, Host, Mode, Turn, Wish, done
 from frameworks.shapes import SHAPES, assert_fenced
 from frameworks.tools import DONE, LETTER, SECRET, open_run
 from support import Asked, MemoryLog
 
 TESTS = Path(__file__).parents[1]
+_FRESH = multiprocessing.get_context("forkserver")
+"""Forks new processes off one that has loaded the framework, for seconds, and run nothing."""
 
 
 class Turned(NamedTuple):
@@ -164,16 +167,18 @@ class Pausing:
         report.unlink(missing_ok=True)
         order = {"answers": answers, "calls": [list(one) for one in calls], "killed": killed}
         (self.directory / "order.json").write_text(json.dumps(order), encoding="utf-8")
+        _FRESH.set_forkserver_preload([f"frameworks.hosts.{self.framework}", phases.__name__])
+        process = _FRESH.Process(target=phases.fresh, args=(self.framework, self.directory))
         path = os.pathsep.join([str(TESTS), *filter(None, sys.path)])
-        ended = subprocess.run(
-            [sys.executable, "-m", "frameworks.phases", self.framework, str(self.directory)],
-            env={**os.environ, "PYTHONPATH": path, "CHECKREIN_DATA": str(self.directory / "keys")},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert ended.returncode == (9 if killed else 0), ended.stderr
+        with patch.dict(os.environ, {"PYTHONPATH": path}):  # for the one that forks
+            process.start()
+        process.join(120)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        said = (self.directory / "stderr.txt").read_text(encoding="utf-8")
+        assert process.exitcode == (9 if killed else 0), said
+        process.close()
         found = json.loads(report.read_text(encoding="utf-8"))
         return Turned([tuple(one) for one in found["told"]], found["questions"])
 

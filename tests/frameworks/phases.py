@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,17 @@ def main(framework: str, directory: Path) -> None:
             log.flush()
             os._exit(9)
     talks.close()
+
+
+def fresh(framework: str, directory: Path) -> None:
+    """Take one turn in a process that was forked for it; what it says on stderr is in a file."""
+    os.environ["CHECKREIN_DATA"] = str(directory / "keys")
+    with (directory / "stderr.txt").open("w", encoding="utf-8") as sys.stderr:
+        try:
+            main(framework, directory)
+        except BaseException:
+            traceback.print_exc()
+            raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

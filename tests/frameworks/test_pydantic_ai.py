@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,34 +14,40 @@ from frameworks.needed import needed
 
 needed("pydantic_ai")
 
-from pydantic_ai import Agent, RunContext, Tool, ToolFailed, ToolReturn  # noqa: E402 (skipped above if it cannot run)
+from pydantic_ai import (  # noqa: E402 (skipped above if it cannot run)
+    Agent,
+    DeferredToolRequests,
+    DeferredToolResults,
+    RunContext,
+    Tool,
+    ToolApproved,
+    ToolFailed,
+    ToolReturn,
+)
 from pydantic_ai.capabilities import Hooks  # noqa: E402
-from pydantic_ai.exceptions import ApprovalRequired, ModelRetry  # noqa: E402
-from pydantic_ai.messages import (  # noqa: E402
-    ModelMessage,
-    ModelResponse,
-    RetryPromptPart,
-    TextPart,
-    ToolCallPart,
-    ToolReturnPart,
-)
-from pydantic_ai.models.function import AgentInfo, FunctionModel  # noqa: E402
+from pydantic_ai.exceptions import ApprovalRequired, ModelRetry, UserError  # noqa: E402
+from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart  # noqa: E402
+from pydantic_ai.toolsets import ExternalToolset, FunctionToolset  # noqa: E402
 
-from checkrein import Run, Untrusted, injected, reads, writes  # noqa: E402
-from checkrein.errors import Denied, MisuseError  # noqa: E402
-from frameworks import tools  # noqa: E402
-from frameworks.contract import (  # noqa: E402
-    Conversation,
-    FrameworkContract,
-    Host,
-    Told,
-    Turn,
-    Wish,
-    done,
-    wishes_of,
+from checkrein import Grant, Run, Untrusted, allow, injected, reads, writes  # noqa: E402
+from checkrein.errors import ConfirmationPending, Denied, MisuseError  # noqa: E402
+from checkrein.integrations import hosts  # noqa: E402
+from checkrein.integrations.conversations import Conversations  # noqa: E402
+from checkrein.integrations.pydantic_ai import (  # noqa: E402
+    Guard,
+    adopt,
+    answer,
+    audit,
+    questions,
+    resume,
 )
+from frameworks import tools, twins  # noqa: E402
+from frameworks.contract import BOSS, THIEF, FrameworkContract, Turn, Wish, done  # noqa: E402
+from frameworks.hosts.pydantic_ai import HOST, scripted  # noqa: E402
+from frameworks.integration import IntegrationContract  # noqa: E402
 from frameworks.shapes import assert_fenced, letter  # noqa: E402
 from frameworks.tools import DONE, open_run  # noqa: E402
+from support import MemoryLog  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -52,68 +59,14 @@ def _loop() -> Iterator[None]:
         asyncio.set_event_loop(None)
 
 
-def told_in(messages: Sequence[ModelMessage]) -> list[Told]:
-    """Return the tool results in *messages*, as a provider writes them for the model."""
-    told = []
-    for message in messages:
-        for part in message.parts:
-            if isinstance(part, ToolReturnPart):
-                told.append(Told(part.tool_name, part.model_response_str()))
-            elif isinstance(part, RetryPromptPart):
-                told.append(Told(part.tool_name or "", part.model_response()))
-    return told
-
-
-class PydanticAI(Host):
-    """Runs ``Agent`` with a ``FunctionModel``."""
-
-    def converse(
-        self,
-        offered: Sequence[Callable[..., Any]],
-        *turns: Turn,
-        awaited: bool = False,
-        tell_denials: bool = False,
-        **more: Any,
-    ) -> Conversation:
-        """Let the scripted model take its turns."""
-        schemas: dict[str, Any] = {}
-
-        def model(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-            for one in info.function_tools:
-                schemas[one.name] = {
-                    "description": one.description,
-                    "parameters": one.parameters_json_schema,
-                }
-            number = sum(isinstance(message, ModelResponse) for message in messages)
-            wishes = wishes_of(turns, number, told_in(messages))
-            calls = [
-                ToolCallPart(wish.tool, wish.arguments, tool_call_id=f"{number}.{place}")
-                for place, wish in enumerate(wishes)
-            ]
-            return ModelResponse(parts=calls or [TextPart("done")])
-
-        hooks = Hooks()
-        if tell_denials:
-
-            @hooks.on.tool_execute_error
-            async def tell(_: RunContext[Any], *, error: Exception, **about: Any) -> Any:
-                raise ToolFailed(str(error)) if isinstance(error, Denied) else error
-
-        agent = Agent(FunctionModel(model), tools=offered, capabilities=[hooks])
-        if awaited:
-            result = asyncio.get_event_loop().run_until_complete(agent.run("go on", **more))
-        else:
-            result = agent.run_sync("go on", **more)
-        assert result.output == "done"
-        messages = result.all_messages()
-        return Conversation(told_in(messages), schemas, result.all_messages_json().decode())
-
-
-HOST = PydanticAI()
-
-
 class TestPydanticAI(FrameworkContract):
     """Everything in the contract."""
+
+    host = HOST
+
+
+class TestIntegration(IntegrationContract):
+    """Everything in the contract of integrations."""
 
     host = HOST
 
@@ -154,14 +107,7 @@ def test_the_run_context_is_injected_and_stays_out_of_the_schema(
 
 
 def _agent(turns: Sequence[Turn], **more: Any) -> Agent[Any, Any]:
-    def model(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-        number = sum(isinstance(message, ModelResponse) for message in messages)
-        wishes = wishes_of(turns, number, told_in(messages))
-        return ModelResponse(
-            parts=[ToolCallPart(wish.tool, wish.arguments) for wish in wishes] or [TextPart("done")]
-        )
-
-    return Agent(FunctionModel(model), **more)
+    return Agent(scripted(turns, {}), **more)
 
 
 def test_the_frameworks_decorators_go_on_top(tmp_path: Path) -> None:
@@ -275,3 +221,196 @@ def test_a_child_run_inside_a_hook_serves_the_tools(tmp_path: Path) -> None:
     agent.run_sync("go on")
     assert [run.exposed for run in opened] == [True]
     assert done("read_inbox") == [("INBOX",)]
+
+
+# -- the integration -----------------------------------------------------------------------------
+
+
+def test_the_audit_looks_into_toolsets_and_names_what_it_cannot_look_into() -> None:
+    """Renamed toolsets are made of the same functions; others may hold anything."""
+    inner = FunctionToolset([tools.read_inbox, Tool(twins.save_report)])
+    elsewhere = ExternalToolset([], id="elsewhere")
+    agent = _agent([], tools=[tools.send_mail], toolsets=[inner.prefixed("my"), elsewhere])
+    assert [one.tool for one in audit(agent)] == ["save_report", "ExternalToolset 'elsewhere'"]
+
+    class Other(FunctionToolset[Any]):
+        async def call_tool(self, *_: Any) -> Any:
+            return "mine"
+
+    assert len(audit([Other([tools.read_inbox])])) == 1
+
+
+def test_a_tool_whose_schema_calls_another_function_is_found() -> None:
+    """What is judged is what would run, not what the tool shows."""
+    tool = Tool(tools.read_inbox)
+    tool.function_schema = Tool(twins.read_inbox).function_schema
+    assert [one.tool for one in audit([tool])] == ["read_inbox"]
+
+
+def test_a_toolset_that_is_given_to_one_run_exposes_it(tmp_path: Path) -> None:
+    """The model is asked about what it is offered then, not about what the agent was made of."""
+    agent = _agent([], tools=[tools.read_inbox], capabilities=[Guard()])
+    with open_run(tmp_path) as run:
+        agent.run_sync("go on")
+        assert not run.exposed
+        agent.run_sync("go on", toolsets=[FunctionToolset([twins.save_report])])
+        assert run.exposed
+
+
+def test_the_context_of_an_adopted_tool_goes_through(tmp_path: Path) -> None:
+    """What the framework injects stays out of the schema, the digest and the log."""
+
+    def foreign(ctx: RunContext[str], when: date) -> str:
+        """Sign on a day."""
+        DONE.append(("foreign", ctx.deps, when))
+        return "signed"
+
+    one = adopt(Tool(foreign, max_retries=3), writes("frameworks.context"))
+    assert one.max_retries == 3
+    log = MemoryLog()
+    agent = _agent([[Wish("foreign", {"when": "2026-05-01"})]], tools=[one], capabilities=[Guard()])
+    with open_run(tmp_path, log=log):
+        agent.run_sync("go on", deps="dana")
+    assert done("foreign") == [("dana", date(2026, 5, 1))]
+    assert log.of("call.allowed")[0]["arguments"] == {"when": "2026-05-01"}
+
+
+def test_arguments_that_do_not_fit_an_adopted_tool_are_told(tmp_path: Path) -> None:
+    """Those that the guard lets through meet the tool's own checks before its body."""
+
+    def foreign(when: date) -> str:
+        """Sign on a day."""
+        DONE.append(("foreign", when))
+        return "signed"
+
+    def never(_: RunContext[Any], when: date) -> None:
+        raise ModelRetry("not on that day")
+
+    wishes = [[Wish("foreign", {"when": given})] for given in (7, "no day")]
+    one = adopt(Tool(foreign), writes("frameworks.context"))
+    with open_run(tmp_path):
+        first, second = HOST.chat([one], *wishes).told
+    assert "call.malformed" in first.text
+    assert "do not fit" in second.text
+    checked = adopt(Tool(foreign, args_validator=never), writes("frameworks.context"))
+    with open_run(tmp_path):
+        (told,) = HOST.chat([checked], [Wish("foreign", {"when": "2026-05-01"})]).told
+    assert "not on that day" in told.text
+    assert DONE == []
+
+
+# -- pausing -------------------------------------------------------------------------------------
+
+
+ABOUT: dict[str, Any] = {"agent": "desk", "grant": Grant(allow("frameworks.send"))}
+
+
+@pytest.fixture
+def talks(tmp_path: Path) -> Iterator[Conversations]:
+    """Conversations in a directory."""
+    made = Conversations(tmp_path / "talks", bytes(range(32)))
+    yield made
+    made.close()
+
+
+def _mailing(*to: str, **more: Any) -> Agent[Any, Any]:
+    return _agent(
+        [[Wish("send_mail", {"to": one, "body": "hello"}) for one in to]],
+        **{
+            "tools": [tools.send_mail],
+            "capabilities": [Guard()],
+            "output_type": [str, DeferredToolRequests],
+            **more,
+        },
+    )
+
+
+def _on(agent: Any, before: Any, results: DeferredToolResults) -> Any:
+    return agent.run_sync(message_history=before.all_messages(), deferred_tool_results=results)
+
+
+@pytest.mark.parametrize("approval", [True, ToolApproved()], ids=repr)
+def test_a_bare_approval_of_the_framework_is_no_answer(approval: Any, talks: Any) -> None:
+    """It lets the call be made, and the guard still waits for a person."""
+    agent = _mailing(BOSS)
+    with talks.run("t", **ABOUT):
+        paused = agent.run_sync("go on")
+        results = paused.output.build_results(approvals={"0.0": approval})
+        again = _on(agent, paused, results)
+        assert questions(again.output) == questions(paused.output)
+    assert DONE == []
+
+
+def test_arguments_that_the_framework_edits_are_asked_about_anew(talks: Any) -> None:
+    """``override_args`` makes another call; the answer is not for that one."""
+    agent = _mailing(BOSS)
+    with talks.run("t", **ABOUT):
+        paused = agent.run_sync("go on")
+        (asked,) = questions(paused.output)
+        results = resume(paused.output, answer(asked, True, by="dana"))
+        results.approvals["0.0"] = ToolApproved(override_args={"to": THIEF, "body": "hello"})
+        again = _on(agent, paused, results)
+        (other,) = questions(again.output)
+    assert DONE == []
+    assert other["refused"] == "the answer is for another question"
+    assert THIEF in other["arguments"][0]["text"]
+
+
+def test_an_answer_that_is_laid_with_another_call_serves_nothing(talks: Any) -> None:
+    """Metadata that was changed on its way swaps two answers: both questions stay open."""
+    agent = _mailing(BOSS, THIEF)
+    with talks.run("t", **ABOUT):
+        paused = agent.run_sync("go on")
+        first, second = questions(paused.output)
+        results = resume(
+            paused.output, answer(first, True, by="dana"), answer(second, False, by="dana")
+        )
+        swapped = {"0.0": results.metadata["0.1"], "0.1": results.metadata["0.0"]}
+        results.metadata = swapped
+        again = _on(agent, paused, results)
+        assert len(questions(again.output)) == 2
+    assert DONE == []
+
+
+def test_an_answer_at_the_desk_is_found(talks: Any) -> None:
+    """Whoever answers there, ``resume`` without an answer goes on."""
+    agent = _mailing(BOSS)
+    with talks.run("t", **ABOUT) as run:
+        paused = agent.run_sync("go on")
+        (asked,) = questions(paused.output)
+        pending = ConfirmationPending("", confirmation=asked["confirmation"])
+        assert hosts.take(run, pending, answer(asked, True, by="dana")) == ""
+        _on(agent, paused, resume(paused.output))
+    assert done("send_mail") == [(BOSS, "hello", 1)]
+
+
+def test_the_frameworks_own_approvals_stand_beside_ours(talks: Any) -> None:
+    """``requires_approval`` is asked first, by the framework, and answers no question of ours."""
+    agent = _mailing(BOSS, tools=[Tool(tools.send_mail, requires_approval=True)])
+    with talks.run("t", **ABOUT):
+        paused = agent.run_sync("go on")
+        assert questions(paused.output) == []
+        results = resume(paused.output)
+        assert results.approvals == {}
+        results.approvals["0.0"] = True
+        paused = _on(agent, paused, results)
+        (asked,) = questions(paused.output)
+        _on(agent, paused, resume(paused.output, answer(asked, True, by="dana")))
+    assert done("send_mail") == [(BOSS, "hello", 1)]
+
+
+def test_an_agent_that_cannot_be_paused_says_so(talks: Any) -> None:
+    """Without ``DeferredToolRequests`` the framework raises, and nothing has run."""
+    with talks.run("t", **ABOUT), pytest.raises(UserError, match="DeferredToolRequests"):
+        _mailing(BOSS, output_type=str).run_sync("go on")
+    assert DONE == []
+
+
+def test_answers_are_taken_where_a_run_is_active(talks: Any) -> None:
+    """What is no answer to anything asked is written down; without a run it could not be."""
+    log = MemoryLog()
+    with pytest.raises(MisuseError, match="active"):
+        resume(DeferredToolRequests())
+    with talks.run("t", log=log, **ABOUT):
+        resume(DeferredToolRequests(), True, {"confirmation": "0" * 16}, {"confirmation": []})
+    assert len(log.of("answer.refused")) == 3

@@ -2,6 +2,7 @@
 
 * :mod:`~checkrein.integrations.hosts`: what a model is told, native confirmation,
   what is written down about models, the audit at start-up.
+* :mod:`~checkrein.integrations.foresight`: the question before the call.
 * :mod:`~checkrein.integrations.conversations`: a run beside the framework's own saved state.
 * :mod:`~checkrein.integrations.adoption`: guards for tools that are not ours.
 
