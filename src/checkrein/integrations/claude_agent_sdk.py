@@ -18,11 +18,11 @@ in this process or in another one::
     with talks.run("thread-7", agent="clerk", grant=grant, log=log):
         await guard.take(answer(asked[0], True, by="dana"))
         options = guard.options(ClaudeAgentOptions(resume=session, ...))
-        async for message in guard.follow(query(prompt=nothing(), options=options)): ...
+        async with ClaudeSDKClient(options) as client:
+            async for message in guard.follow(client.receive_response()): ...
 
-where ``nothing()`` is an asynchronous iterator without items: the deferred call is made first, and
-then the model goes on. The hook says nothing but "defer" or nothing: if it fails, the call is
-made, and the guard decides.
+The deferred call is made first, and then the model goes on. The hook says "defer" or nothing: if it
+fails, the call is made, and the guard decides.
 """
 
 # pyright: reportMissingImports=false, reportUntypedBaseClass=false
@@ -115,6 +115,7 @@ class Guard:
         self._tools = {one.name: one for one in map(_tool_of, tools)}
         self._problems: list[Problem] = []
         self._said: list[Any] = []
+        self._deferred = False
         self._denied: Denied | Suspended | None = None
 
     def options(self, options: ClaudeAgentOptions | None = None) -> ClaudeAgentOptions:
@@ -157,7 +158,7 @@ class Guard:
                 for event, hook in hooks.items()
             },
         )
-        self._problems = audit(made)
+        self._problems, self._deferred = audit(made), False
         return made
 
     # -- tools -----------------------------------------------------------------------------
@@ -228,8 +229,9 @@ class Guard:
                 run.expose(f"unguarded tool {name}")
         except Exception:  # noqa: BLE001 (a hook that fails says nothing; the call is decided)
             return {}
-        if asked is None:
+        if asked is None or self._deferred:  # the CLI would forget all but one
             return {}
+        self._deferred = True
         said = {"hookEventName": "PreToolUse", "permissionDecision": "defer"}
         return {"hookSpecificOutput": said}
 
@@ -238,6 +240,7 @@ class Guard:
 
     async def _on_prompt(self, given: Any, _: Any, __: Any) -> dict[str, Any]:
         self._begin(given)
+        self._deferred = False
         self._said.append({"role": "user", "content": given["prompt"]})
         return {}
 
