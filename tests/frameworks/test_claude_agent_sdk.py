@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from frameworks.needed import needed
 
 needed("claude_agent_sdk")

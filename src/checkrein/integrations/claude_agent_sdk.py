@@ -197,7 +197,7 @@ class Guard:
             return await off_loop(partial(foresee, run, call.function, args, kwargs))
 
     async def questions(self, result: ResultMessage) -> list[dict[str, Any]]:
-        """Return what a conversation waits for, while its run is in force: one question, or none."""
+        """Return what a conversation waits for, while its run is in force: a question, or none."""
         one = result.deferred_tool_use
         asked = None if one is None else await self._question(one.name, one.input)
         return [] if asked is None else [asked]
@@ -414,7 +414,9 @@ def _elsewhere(options: ClaudeAgentOptions) -> Iterator[Problem]:
     """Return what no guard of ours can stand before."""
     builtin = options.tools if isinstance(options.tools, list) else ["the built-in tools"]
     for name in builtin:
-        yield Problem(name, "runs in the CLI, unguarded: leave it out of ClaudeAgentOptions(tools=)")
+        yield Problem(
+            name, "runs in the CLI, unguarded: leave it out of tools="
+        )
     servers = options.mcp_servers
     if not isinstance(servers, dict):
         yield Problem("the servers in mcp_servers=", "are not guarded: give a dict")
