@@ -142,7 +142,6 @@ class Guard:
             "UserPromptSubmit": self._on_prompt,
             "PreToolUse": self._on_call,
             "PostToolUse": self._on_result,
-            "PostToolUseFailure": self._on_result,
         }
         known: dict[Any, Any] = dict(options.hooks or {})
         made = dataclasses.replace(
@@ -179,9 +178,11 @@ class Guard:
                     result: dict[str, Any] = await call(given)
                     return result
             except (Denied, Suspended) as no:
-                if self._abort:
+                told = {"content": [{"type": "text", "text": hosts.tell(no)}]}
+                if self._abort:  # the CLI can be stopped after a result, not after an error
                     self._denied = no
-                return {"content": [{"type": "text", "text": hosts.tell(no)}], "is_error": True}
+                    return told
+                return {**told, "is_error": True}
 
         return serve
 
@@ -414,9 +415,7 @@ def _elsewhere(options: ClaudeAgentOptions) -> Iterator[Problem]:
     """Return what no guard of ours can stand before."""
     builtin = options.tools if isinstance(options.tools, list) else ["the built-in tools"]
     for name in builtin:
-        yield Problem(
-            name, "runs in the CLI, unguarded: leave it out of tools="
-        )
+        yield Problem(name, "runs in the CLI, unguarded: leave it out of tools=")
     servers = options.mcp_servers
     if not isinstance(servers, dict):
         yield Problem("the servers in mcp_servers=", "are not guarded: give a dict")
