@@ -371,11 +371,14 @@ def _tool_of(one: Any) -> Any:
     spec = spec_of(one)
     if spec is not None and any(each.injected for each in spec.facts.parameters):
         raise ConfigurationError(f"{spec.facts.name}: nothing is injected by this SDK")
+    schema = TypeAdapter(one).json_schema()
+    for each in schema.get("properties", {}).values():
+        each.pop("title", None)  # the name once more
     reads = spec is not None and spec.facts.reads
     return SdkMcpTool(
         name=one.__name__,
         description=inspect.getdoc(one) or "",
-        input_schema=TypeAdapter(one).json_schema(),
+        input_schema=schema,
         handler=_Call(one, named=True),
         annotations=ToolAnnotations(readOnlyHint=True) if reads else None,
     )

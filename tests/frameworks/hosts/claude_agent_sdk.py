@@ -27,7 +27,7 @@ from claude_agent_sdk import (
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from checkrein import Run
+from checkrein import Run, Untrusted
 from checkrein.frames import spec_of
 from checkrein.integrations.claude_agent_sdk import Guard
 from frameworks.contract import Conversation, Turn
@@ -56,12 +56,15 @@ def by_hand(one: Callable[..., Any], failures: list[Exception]) -> SdkMcpTool[An
         except Exception as error:
             failures.append(error)
             raise
-        text = result if isinstance(result, str) else to_json(result, fallback=str).decode()
+        told = str(result) if isinstance(result, Untrusted) else result
+        text = told if isinstance(told, str) else to_json(told, fallback=str).decode()
         return {"content": [{"type": "text", "text": text}]}
 
     spec = spec_of(one)
     hint = ToolAnnotations(readOnlyHint=spec is not None and spec.facts.reads)
     schema = TypeAdapter(one).json_schema()
+    for each in schema.get("properties", {}).values():
+        each.pop("title", None)
     return tool(one.__name__, inspect.getdoc(one) or "", schema, hint)(handler)
 
 
