@@ -16,7 +16,7 @@ def serving(tool: str, arguments: dict[str, Any]) -> Iterator[str]:
     says = {"type": "text", "text": ""}, {"type": "text_delta", "text": "Done."}
 
     class Model(BaseHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (its name there)
             """Keep quiet."""
 
         def do_POST(self) -> None:

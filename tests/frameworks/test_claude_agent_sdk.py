@@ -26,6 +26,7 @@ from checkrein.integrations import claude_agent_sdk  # noqa: E402
 from checkrein.integrations.claude_agent_sdk import Guard, answer, audit  # noqa: E402
 from checkrein.integrations.conversations import Conversations  # noqa: E402
 from frameworks import tools, twins  # noqa: E402
+from frameworks.claude_messages import Script, serving  # noqa: E402
 from frameworks.contract import BOSS, FrameworkContract, Wish, done  # noqa: E402
 from frameworks.hosts.claude_agent_sdk import (  # noqa: E402
     HOST,
@@ -35,7 +36,6 @@ from frameworks.hosts.claude_agent_sdk import (  # noqa: E402
     resumed,
     wire,
 )
-from frameworks.hosts.claude_messages import Script, serving  # noqa: E402
 from frameworks.integration import IntegrationContract  # noqa: E402
 from frameworks.shapes import assert_fenced, letter  # noqa: E402
 from frameworks.tools import DONE, open_run  # noqa: E402

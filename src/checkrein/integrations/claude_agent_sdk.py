@@ -127,8 +127,8 @@ class Guard:
         Raises:
             ConfigurationError: its servers are in a file, or one of them has the name.
         """
-        options = options or ClaudeAgentOptions()
-        servers = options.mcp_servers
+        chosen: Any = options or ClaudeAgentOptions()
+        servers = chosen.mcp_servers
         if not isinstance(servers, dict) or self._name in servers:
             raise ConfigurationError(
                 f"mcp_servers= has to be a dict, without {self._name!r} in it: "
@@ -143,13 +143,13 @@ class Guard:
             "PreToolUse": self._on_call,
             "PostToolUse": self._on_result,
         }
-        known: dict[Any, Any] = dict(options.hooks or {})
+        known: dict[Any, Any] = dict(chosen.hooks or {})
         made = dataclasses.replace(
-            options,
+            chosen,
             mcp_servers={**servers, self._name: server},
             allowed_tools=[
-                *options.allowed_tools,
-                *(ours if options.can_use_tool is None else ()),
+                *chosen.allowed_tools,
+                *(ours if chosen.can_use_tool is None else ()),
             ],
             hooks=known
             | {

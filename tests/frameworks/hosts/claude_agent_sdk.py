@@ -1,7 +1,7 @@
 """A scripted model behind the Claude Agent SDK and its CLI, without and with the integration.
 
 The CLI is the one that comes with the SDK; the model is a server on the loopback
-(:mod:`frameworks.hosts.claude_messages`).
+(:mod:`frameworks.claude_messages`).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from pydantic_core import to_json
 from checkrein import Run, Untrusted
 from checkrein.frames import spec_of
 from checkrein.integrations.claude_agent_sdk import Guard
+from frameworks.claude_messages import Script, serving
 from frameworks.contract import Conversation, Turn
-from frameworks.hosts.claude_messages import Script, serving
 from frameworks.integration import IntegratedHost, Turned
 
 SESSION = "5f0c1f9e-6f5e-4f53-9a5f-0e6a2c1c9b7d"

@@ -76,7 +76,7 @@ def serving(script: Script) -> Generator[str]:
     """Serve *script*; give the address."""
 
     class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             """Keep quiet."""
 
         def do_HEAD(self) -> None:
