@@ -2,7 +2,8 @@
 
 ::
 
-    runner = Runner(agent=agent, app_name="desk", session_service=service, plugins=[Guard()])
+    app = App(name="desk", root_agent=agent, plugins=[Guard()])
+    runner = Runner(app=app, session_service=service)
     refuse_unguarded(agent)
     with talks.run(session.id, agent="clerk", grant=grant, log=log):
         async for event in runner.run_async(user_id=..., session_id=session.id, new_message=...):
@@ -71,7 +72,7 @@ class Guard(BasePlugin):
         texts: keep the text of prompts and outputs in the log, not only digests.
 
     Example:
-        >>> runner = InMemoryRunner(agent=agent, plugins=[Guard()])  # doctest: +SKIP
+        >>> app = App(name="desk", root_agent=agent, plugins=[Guard()])  # doctest: +SKIP
     """
 
     def __init__(self, run: Run | None = None, *, abort: bool = False, texts: bool = False) -> None:
@@ -113,6 +114,15 @@ class Guard(BasePlugin):
             return self._told(error)
         return None
 
+    async def after_tool_callback(
+        self, *, tool: Any, tool_args: Any, tool_context: Any, result: Any
+    ) -> dict[str, Any] | None:
+        """Give the framework text in place of untrusted content: it compares results, and keeps them."""
+        shown = _rendered(result)
+        if shown is result:
+            return None
+        return shown if isinstance(shown, dict) else {"result": shown}
+
     def _told(self, no: Denied | Suspended) -> dict[str, Any]:
         if self._abort:
             raise no
@@ -143,6 +153,19 @@ class Guard(BasePlugin):
         if run is not None and not llm_response.partial:
             said = json.dumps(_tree(llm_response.content), ensure_ascii=False)
             run.heard("output", said, keep=self._texts)
+
+
+def _rendered(result: Any) -> Any:
+    """Return a result with its untrusted parts as text, *result* itself if there are none."""
+    if isinstance(result, Untrusted):
+        return str(result)
+    if isinstance(result, dict):
+        pairs = {name: _rendered(one) for name, one in result.items()}
+        return pairs if any(pairs[name] is not result[name] for name in result) else result
+    if isinstance(result, list | tuple):
+        items = [_rendered(one) for one in result]
+        return items if any(one is not old for one, old in zip(items, result, strict=True)) else result
+    return result
 
 
 def _take(run: Run, given: Any) -> None:

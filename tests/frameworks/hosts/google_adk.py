@@ -10,6 +10,7 @@ from typing import Any
 
 from google.adk.agents import LlmAgent, RunConfig
 from google.adk.agents.run_config import StreamingMode, ToolThreadPoolConfig
+from google.adk.apps import App
 from google.adk.events import Event
 from google.adk.models import BaseLlm, LlmRequest, LlmResponse
 from google.adk.plugins.base_plugin import BasePlugin
@@ -18,7 +19,7 @@ from google.adk.sessions.sqlite_session_service import SqliteSessionService
 from google.adk.tools import FunctionTool
 from google.genai import types
 
-from checkrein import Run
+from checkrein import Run, Untrusted
 from checkrein.errors import Denied
 from checkrein.integrations.google_adk import Guard, questions, reply
 from frameworks.contract import Conversation, Told, Turn, wishes_of
@@ -60,8 +61,7 @@ class Scripted(BaseLlm):
             for one in tool.function_declarations or ():
                 self.schemas[one.name or ""] = {
                     "description": one.description,
-                    "parameters": one.parameters_json_schema
-                    or (one.parameters and _lower(one.parameters.model_dump(exclude_none=True))),
+                    "parameters": _untitled(one.parameters_json_schema),
                 }
         number = sum(content.role == "model" for content in llm_request.contents)
         self.told[:] = told_in(llm_request.contents)
@@ -77,10 +77,22 @@ class Scripted(BaseLlm):
         yield LlmResponse(content=types.Content(role="model", parts=parts))
 
 
-def _lower(tree: Any) -> Any:
+def _untitled(tree: Any) -> Any:
+    """Return a schema without the titles that the framework makes of names."""
     if isinstance(tree, dict):
-        return {name: _lower(one) for name, one in tree.items()}
-    return tree.value.lower() if isinstance(tree, types.Type) else tree
+        kept = {name: one for name, one in tree.items() if not isinstance(one, str) or name != "title"}
+        return {name: _untitled(one) for name, one in kept.items()}
+    return tree
+
+
+class _Render(BasePlugin):
+    """What an application without the integration has to do: the framework compares results."""
+
+    def __init__(self) -> None:
+        super().__init__(name="render")
+
+    async def after_tool_callback(self, *, result: Any, **about: Any) -> Any:
+        return {"result": str(result)} if isinstance(result, Untrusted) else None
 
 
 class _Tell(BasePlugin):
@@ -113,7 +125,7 @@ class GoogleADK(IntegratedHost):
         threads: bool = False,
     ) -> Conversation:
         """Let the scripted model take its turns."""
-        plugins: list[BasePlugin] = [_Tell()] if tell_denials else []
+        plugins: list[BasePlugin] = [_Render(), *([_Tell()] if tell_denials else [])]
         config = RunConfig(
             tool_thread_pool_config=ToolThreadPoolConfig(max_workers=4) if threads else None
         )
@@ -147,9 +159,8 @@ class GoogleADK(IntegratedHost):
         async def take() -> Turned:
             service = SqliteSessionService(str(directory / "sessions.db"))
             agent = _agent(turns, offered)
-            runner = Runner(
-                agent=agent, app_name="phases", session_service=service, plugins=[Guard()]
-            )
+            app = App(name="phases", root_agent=agent, plugins=[Guard()])
+            runner = Runner(app=app, session_service=service)
             about: Any = {"app_name": "phases", "user_id": "dana"}
             message = USER
             if answers is None:
@@ -199,8 +210,8 @@ def _talk(
     history: bool = False,
 ) -> Conversation:
     """Run an agent to its end in a session of its own."""
-    runner = InMemoryRunner(agent=agent, app_name="desk", plugins=plugins)
-    about: Any = {"app_name": "desk", "user_id": "dana"}
+    runner = InMemoryRunner(app=App(name="mail", root_agent=agent, plugins=plugins))
+    about: Any = {"app_name": "mail", "user_id": "dana"}
 
     async def begin() -> Any:
         session = await runner.session_service.create_session(**about, session_id="1")
