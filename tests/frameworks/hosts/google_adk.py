@@ -115,6 +115,7 @@ class GoogleADK(IntegratedHost):
 
     framework = "google_adk"
     distribution = "google-adk"
+    asynchronous = True  # plain functions run on the event loop, where the gate cannot wait
 
     def converse(
         self,
