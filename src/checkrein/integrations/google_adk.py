@@ -14,8 +14,8 @@ A call that a person has to confirm ends the invocation with the framework's own
 by :func:`reply` goes on, in this process or in another one. Whoever may post a message can
 answer: the framework knows no approvers, the run's ``approvers`` do.
 
-The framework takes an answer once. One that does not count leaves the call undone and is told to the
-model; if that makes the call again, the question comes anew.
+The framework takes an answer once. One that does not count leaves the call undone, and the model
+is told so; if that makes the call again, the question comes anew.
 """
 
 # pyright: reportMissingImports=false, reportUntypedBaseClass=false
@@ -117,7 +117,7 @@ class Guard(BasePlugin):
     async def after_tool_callback(
         self, *, tool: Any, tool_args: Any, tool_context: Any, result: Any
     ) -> dict[str, Any] | None:
-        """Give the framework text in place of untrusted content: it compares results, and keeps them."""
+        """Give the framework text for untrusted content: it compares results, and keeps them."""
         shown = _rendered(result)
         if shown is result:
             return None
@@ -164,7 +164,9 @@ def _rendered(result: Any) -> Any:
         return pairs if any(pairs[name] is not result[name] for name in result) else result
     if isinstance(result, list | tuple):
         items = [_rendered(one) for one in result]
-        return items if any(one is not old for one, old in zip(items, result, strict=True)) else result
+        return (
+            items if any(one is not old for one, old in zip(items, result, strict=True)) else result
+        )
     return result
 
 

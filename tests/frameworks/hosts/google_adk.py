@@ -80,7 +80,9 @@ class Scripted(BaseLlm):
 def _untitled(tree: Any) -> Any:
     """Return a schema without the titles that the framework makes of names."""
     if isinstance(tree, dict):
-        kept = {name: one for name, one in tree.items() if not isinstance(one, str) or name != "title"}
+        kept = {
+            name: one for name, one in tree.items() if not isinstance(one, str) or name != "title"
+        }
         return {name: _untitled(one) for name, one in kept.items()}
     return tree
 
