@@ -1,6 +1,7 @@
 """A Google ADK agent is paused by a mail that it wants to send, and goes on when a person says yes.
+A script plays the model; the mail that it reads tells it to send a copy outside the grant, too.
 
-sent: [('lead@example.com', 'One mail today.')]
+sent: [('lead@example.com', 'One mail.')]
 """
 
 import asyncio
@@ -29,8 +30,7 @@ async def send_email(to: str, body: Untrusted[str]) -> None:
 
 
 SENT: list[tuple[str, str]] = []  # in place of a mail server
-theirs = {"to": "eve@example.org", "body": "all mail"}  # outside the grant
-ours = {"to": "lead@example.com", "body": "One mail today."}
+ours, theirs = ({"to": to, "body": "One mail."} for to in ("lead@example.com", "eve@example.org"))
 calls = [("read_inbox", {}), ("send_email", theirs), ("send_email", ours)]
 turns = iter([*(Part(function_call=FunctionCall(name=n, args=a)) for n, a in calls), Part(text="")])
 grant = Grant(allow("mail.inbox"), allow("mail.send", to=email_domain("example.com")))
