@@ -1,7 +1,7 @@
 """A Google ADK agent is paused by a mail that it wants to send, and goes on when a person says yes.
-A script plays the model; the mail that it reads tells it to send a copy outside the grant, too.
+A script plays the model, and tries an address outside the grant first.
 
-sent: [('lead@example.com', 'One mail.')]
+    sent: [('lead@example.com', 'One mail.')]
 """
 
 import asyncio
@@ -30,7 +30,7 @@ async def send_email(to: str, body: Untrusted[str]) -> None:
 
 
 SENT: list[tuple[str, str]] = []  # in place of a mail server
-ours, theirs = ({"to": to, "body": "One mail."} for to in ("lead@example.com", "eve@example.org"))
+theirs, ours = ({"to": to, "body": "One mail."} for to in ("eve@example.org", "lead@example.com"))
 calls = [("read_inbox", {}), ("send_email", theirs), ("send_email", ours)]
 turns = iter([*(Part(function_call=FunctionCall(name=n, args=a)) for n, a in calls), Part(text="")])
 grant = Grant(allow("mail.inbox"), allow("mail.send", to=email_domain("example.com")))
