@@ -2,7 +2,7 @@
 
 ::
 
-    agent = Agent(client=client, tools=[...], middleware=[Guard()])
+    agent = Agent(client=client, tools=[...], middleware=Guard())
     refuse_unguarded(agent)
     with talks.run(session.session_id, agent="clerk", grant=grant, log=log):
         response = await agent.run("...", session=session)
@@ -42,7 +42,6 @@ try:
         FunctionMiddleware,
         FunctionTool,
         Message,
-        MiddlewareBundle,
         MiddlewareFailure,
         MiddlewareTermination,
     )
@@ -64,10 +63,11 @@ _VERSION: Final = hosts.installed("agent-framework-core")
 _OURS: Final = "checkrein"
 
 
-class Guard(MiddlewareBundle):
+class Guard(list[Any]):
     """Middleware that puts a run in force, says no to the model, asks people, and keeps a record.
 
-    Put it last in ``middleware=``, next to the tools: what stands inside of it escapes it.
+    It is a list of two, one for calls of tools and one for calls of the model. Others go before
+    it, ``middleware=[other, *Guard()]``: what stands inside of it, next to the tools, escapes it.
 
     Args:
         run: the run, for where the context does not carry one; the active one serves otherwise.
@@ -76,7 +76,7 @@ class Guard(MiddlewareBundle):
         texts: keep the text of prompts and outputs in the log, not only digests.
 
     Example:
-        >>> agent = Agent(client=client, tools=[send], middleware=[Guard()])  # doctest: +SKIP
+        >>> agent = Agent(client=client, tools=[send], middleware=Guard())  # doctest: +SKIP
     """
 
     def __init__(self, run: Run | None = None, *, abort: bool = False, texts: bool = False) -> None:

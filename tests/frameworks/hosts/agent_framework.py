@@ -32,7 +32,7 @@ from frameworks.integration import IntegratedHost, Turned
 
 
 def told_in(messages: Sequence[Message]) -> list[Told]:
-    """Return the tool results in *messages*, as the model reads them."""
+    """Return the tool results in *messages*: what is one JSON string to the model, as a text."""
     names: dict[str, str] = {}
     told = []
     for message in messages:
@@ -43,8 +43,14 @@ def told_in(messages: Sequence[Message]) -> list[Told]:
                 text = content.result
                 if not isinstance(text, str):
                     text = "".join(one.text or "" for one in content.items or ())
-                told.append(Told(names.get(content.call_id or "", ""), text))
+                told.append(Told(names.get(content.call_id or "", ""), _read(text)))
     return told
+
+
+def _read(text: str) -> str:
+    if not text.startswith('"<untrusted-'):
+        return text
+    return str(json.loads(text))
 
 
 class Scripted(FunctionInvocationLayer, ChatMiddlewareLayer, BaseChatClient):
@@ -142,7 +148,7 @@ class AgentFramework(IntegratedHost):
         """Let the scripted model take its turns, under the middleware."""
         turns = ((), *turns) if history else turns
         agent = Agent(
-            client=Scripted(turns), tools=list(offered), middleware=[Guard(run, abort=abort)]
+            client=Scripted(turns), tools=list(offered), middleware=Guard(run, abort=abort)
         )
         return _talk(agent, streamed=streamed, history=history)
 
@@ -156,7 +162,7 @@ class AgentFramework(IntegratedHost):
         """Begin, or answer what is asked, with session and requests in a file."""
         file = directory / "session.json"
         client = Scripted(turns)
-        agent = Agent(client=client, tools=list(offered), middleware=[Guard()])
+        agent = Agent(client=client, tools=list(offered), middleware=Guard())
 
         async def take() -> Turned:
             if answers is None:
@@ -168,7 +174,7 @@ class AgentFramework(IntegratedHost):
                 message = reply(
                     requests,
                     *(
-                        {**answers[shown["confirmation"]], **_same(shown, answers)}
+                        answers[shown["confirmation"]]
                         for shown in questions(requests)
                         if shown["confirmation"] in answers
                     ),
@@ -193,10 +199,6 @@ class AgentFramework(IntegratedHost):
     def registered(self, offered: Sequence[Any]) -> Any:
         """Return an agent with these tools."""
         return Agent(client=Scripted(()), tools=list(offered))
-
-
-def _same(shown: Any, answers: Any) -> dict[str, Any]:
-    return {}
 
 
 def _talk(agent: Agent, *, streamed: bool = False, history: bool = False) -> Conversation:
