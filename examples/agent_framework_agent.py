@@ -8,7 +8,7 @@ import asyncio
 import json
 import tempfile
 
-from agent_framework import (
+from agent_framework import (  # isort: skip
     Agent, BaseChatClient, ChatMiddlewareLayer, ChatResponse, Content, FunctionInvocationLayer,
     Message,
 )  # fmt: skip

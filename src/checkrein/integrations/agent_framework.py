@@ -106,7 +106,6 @@ class _Calls(FunctionMiddleware):
                     context.result = _request(
                         context, {**shown, "refused": problem} if problem else shown
                     )
-                    raise MiddlewareTermination(hosts.tell(pending)) from None
         except (Denied, Suspended) as no:
             if self._abort:
                 raise MiddlewareFailure(hosts.tell(no)) from no
@@ -171,12 +170,12 @@ def _request(context: Any, shown: Mapping[str, Any]) -> Content:
 
 
 def _take(run: Run, response: Any) -> str:
-    """Lay the answer in an approval on the desk: one that does not contradict the approval."""
+    """Lay the answer in an approval on the desk; return why it does not count."""
     given = response.additional_properties.get(_OURS)
-    tree = given if isinstance(given, Mapping) else {}
-    fits = (response.approved is True) == (tree.get("approved") is True)
-    asked = Suspended("", confirmation=str(tree.get("confirmation", "")))
-    return hosts.take(run, asked, tree if fits else None)
+    if given is None:
+        return ""  # another call of the turn was answered: the question comes again
+    confirmation = given.get("confirmation") if isinstance(given, Mapping) else ""
+    return hosts.take(run, Suspended("", confirmation=str(confirmation)), given)
 
 
 def questions(requests: Iterable[Any]) -> list[dict[str, Any]]:
@@ -188,18 +187,19 @@ def questions(requests: Iterable[Any]) -> list[dict[str, Any]]:
 def reply(requests: Iterable[Any], *answers: Mapping[str, Any]) -> Message:
     """Return the message that goes on with a session.
 
+    To the framework it approves all: so that each call is made again, and the guard decides.
+
     Args:
-        requests: the response's ``user_input_requests``.
+        requests: all of the response's ``user_input_requests``.
         answers: each an :func:`answer` to one of their questions.
     """
+    by_question = {one.get("confirmation"): dict(one) for one in answers}
     contents = []
     for request in requests:
-        shown = request.additional_properties.get(_OURS, {})
-        for given in answers:
-            if given.get("confirmation") == shown.get("confirmation"):
-                said = request.to_function_approval_response(given.get("approved") is True)
-                said.additional_properties = {_OURS: dict(given)}
-                contents.append(said)
+        said = request.to_function_approval_response(True)  # noqa: FBT003 (the guard decides)
+        given = by_question.get(request.additional_properties.get(_OURS, {}).get("confirmation"))
+        said.additional_properties = {} if given is None else {_OURS: given}
+        contents.append(said)
     return Message(role="user", contents=contents)
 
 
