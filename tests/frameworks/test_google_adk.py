@@ -1,0 +1,205 @@
+"""The contract, and what is special, in Google ADK: newest release, scripted model."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import pytest
+
+from frameworks.needed import needed
+
+needed("google_adk", "google.adk")
+
+from google.adk.agents import LlmAgent, RunConfig  # noqa: E402 (skipped above if it cannot run)
+from google.adk.agents.run_config import ToolThreadPoolConfig  # noqa: E402
+from google.adk.apps import App  # noqa: E402
+from google.adk.models import LlmRequest  # noqa: E402
+from google.adk.runners import InMemoryRunner  # noqa: E402
+from google.adk.tools import FunctionTool, ToolContext  # noqa: E402
+from google.adk.tools.tool_confirmation import ToolConfirmation  # noqa: E402
+from google.adk.tools.transfer_to_agent_tool import TransferToAgentTool  # noqa: E402
+from google.genai import types  # noqa: E402
+
+from checkrein import Grant, Untrusted, allow, injected, writes  # noqa: E402
+from checkrein.errors import MisuseError, Suspended  # noqa: E402
+from checkrein.integrations import hosts  # noqa: E402
+from checkrein.integrations.conversations import Conversations  # noqa: E402
+from checkrein.integrations.google_adk import Guard, adopt, answer, audit, questions  # noqa: E402
+from frameworks import tools, twins  # noqa: E402
+from frameworks.contract import BOSS, FrameworkContract, Turn, Wish, done  # noqa: E402
+from frameworks.hosts.google_adk import HOST, USER, Scripted  # noqa: E402
+from frameworks.integration import IntegrationContract, Pausing  # noqa: E402
+from frameworks.tools import DONE, SECRET, Meeting, open_run  # noqa: E402
+from support import MemoryLog  # noqa: E402
+
+
+def agent_of(turns: list[Turn]) -> LlmAgent:
+    """Return an agent with the plain functions."""
+    model = Scripted(model="scripted", turns=turns, schemas={}, told=[])
+    return LlmAgent(name="desk", model=model, tools=list(tools.SYNC))
+
+
+class TestGoogleADK(FrameworkContract):
+    """Everything in the contract, with a plugin that turns content into text."""
+
+    host = HOST
+
+    @pytest.mark.parametrize("bound", [False, True], ids=["bare", "bound"])
+    @pytest.mark.parametrize("awaited", [False, True], ids=["sync", "async"])
+    def test_bodies_of_one_turn_overlap(self, awaited: bool, bound: bool, tmp_path: Path) -> None:
+        """The run's lock is held over no body; plain functions overlap in the tools' threads."""
+        meeting = Meeting()
+        meet = meeting.ameet if awaited else meeting.meet
+        with open_run(tmp_path) as run:
+            talk = HOST.converse(
+                run.tools(meet) if bound else [meet],
+                [Wish(meet.__name__, {"who": "A"}), Wish(meet.__name__, {"who": "B"})],
+                awaited=awaited,
+                threads=True,
+            )
+        assert sorted(one.text for one in talk.told) == ["A was there", "B was there"]
+
+
+class TestIntegration(IntegrationContract):
+    """Everything in the contract of integrations."""
+
+    host = HOST
+
+
+# -- results -------------------------------------------------------------------------------------
+
+
+def test_without_a_plugin_content_does_not_get_out(tmp_path: Path) -> None:
+    """The framework compares a bare result with a text: the misuse ends the call, unquoted."""
+    runner = InMemoryRunner(app=App(name="mail", root_agent=agent_of([[Wish("read_inbox")]])))
+
+    async def talk() -> None:
+        await runner.session_service.create_session(app_name="mail", user_id="1", session_id="1")
+        async for _ in runner.run_async(user_id="1", session_id="1", new_message=USER):
+            pass
+
+    with open_run(tmp_path), pytest.raises(MisuseError) as caught:
+        asyncio.run(talk())
+    assert SECRET not in str(caught.value)
+
+
+# -- the framework's context ---------------------------------------------------------------------
+
+
+@writes("frameworks.context")
+async def sign(tool_context: Annotated[ToolContext, injected], text: Untrusted[str]) -> None:
+    """Sign a text."""
+    DONE.append(("sign", tool_context.agent_name, text.reveal()))
+
+
+def test_the_context_is_injected_and_stays_out_of_the_schema(tmp_path: Path) -> None:
+    """A parameter declared injected is found by its plain type and goes through by identity."""
+    with open_run(tmp_path):
+        talk = HOST.chat([sign], [Wish("sign", {"text": "hello"})])
+    assert list(talk.schemas["sign"]["parameters"]["properties"]) == ["text"]
+    assert done("sign") == [("desk", "hello")]
+
+
+def test_the_context_of_an_adopted_tool_goes_through(tmp_path: Path) -> None:
+    """What the framework injects stays out of the schema, the digest and the log."""
+
+    def foreign(text: str, tool_context: ToolContext) -> str:
+        """Sign a text."""
+        DONE.append(("foreign", tool_context.agent_name, text))
+        return "signed"
+
+    log = MemoryLog()
+    with open_run(tmp_path, log=log):
+        one = adopt(FunctionTool(foreign), writes("frameworks.context"))
+        talk = HOST.chat([one], [Wish("foreign", {"text": "hello"})])
+    assert list(talk.schemas["foreign"]["parameters"]["properties"]) == ["text"]
+    assert done("foreign") == [("desk", "hello")]
+    assert log.of("call.allowed")[0]["arguments"] == {"text": "hello"}
+
+
+# -- the integration -----------------------------------------------------------------------------
+
+
+def test_agents_below_an_agent_are_judged_too() -> None:
+    """A tool of a sub-agent is as dangerous; a subclass of the framework's tool is not trusted."""
+
+    class Other(FunctionTool):
+        pass
+
+    below = LlmAgent(name="below", tools=[twins.send_mail, Other(tools.read_inbox)])
+    above = LlmAgent(name="above", tools=[tools.read_inbox], sub_agents=[below])
+    assert [one.tool for one in audit(above)] == ["send_mail", "read_inbox"]
+
+
+def test_a_tool_that_the_provider_runs_exposes_the_run(tmp_path: Path) -> None:
+    """Its results never pass through here; steering between agents is no such tool."""
+    request = LlmRequest(model="scripted")
+    request.config.tools = [types.Tool(google_search=types.GoogleSearch())]
+    about: Any = SimpleNamespace(session=SimpleNamespace(id="1"), agent_name="desk")
+    with open_run(tmp_path) as run:
+        asyncio.run(Guard().before_model_callback(callback_context=about, llm_request=request))
+        assert run.exposed
+    steering = TransferToAgentTool(agent_names=["other"])
+    request = LlmRequest(model="scripted", tools_dict={steering.name: steering})
+    with open_run(tmp_path) as run:
+        asyncio.run(Guard().before_model_callback(callback_context=about, llm_request=request))
+        assert not run.exposed
+
+
+def test_a_confirmation_that_says_no_more_than_yes_is_no_answer(tmp_path: Path) -> None:
+    """The front end of the framework cannot know what was shown: nothing runs."""
+    pausing = Pausing("google_adk", tmp_path)
+    (question,) = pausing.phase().questions
+    ended = pausing.phase({question["confirmation"]: {"approved": True}})
+    assert pausing.sent == []
+    assert "send" in ended.told[-1][1]
+    assert len(pausing.logged("answer.refused")) == 1
+
+
+def test_a_yes_in_the_payload_of_a_no_is_no_answer(tmp_path: Path) -> None:
+    """The two do not agree, so neither counts."""
+    talks = Conversations(tmp_path / "talks", bytes(range(32)))
+    tool: Any = tools.asend_mail
+    with talks.run("1", agent="desk", grant=Grant(allow("frameworks.send"))) as run:
+        run.instruct(f"Write to {BOSS}")
+        with pytest.raises(Suspended) as pending:
+            asyncio.run(tool(to=BOSS, body="x"))
+        given = answer(hosts.question(run, pending.value), True, by="dana")
+        for confirmed in (False, True):
+            context: Any = SimpleNamespace(
+                tool_confirmation=ToolConfirmation(confirmed=confirmed, payload=given)
+            )
+            before = Guard().before_tool_callback(tool=None, tool_args={}, tool_context=context)
+            assert asyncio.run(before) is None
+            if not confirmed:
+                with pytest.raises(Suspended):
+                    asyncio.run(tool(to=BOSS, body="x"))
+        assert DONE == []
+        asyncio.run(tool(to=BOSS, body="x"))
+    assert done("send_mail") == [(BOSS, "x", 1)]
+    talks.close()
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_plain_function_is_asked_about_in_a_thread_only(threads: bool, tmp_path: Path) -> None:
+    """On the event loop the question cannot be put off: the call is denied."""
+    talks = Conversations(tmp_path / "talks", bytes(range(32)))
+    wish = Wish("send_mail", {"to": BOSS, "body": "x"})
+    runner = InMemoryRunner(app=App(name="mail", root_agent=agent_of([[wish]]), plugins=[Guard()]))
+    config = RunConfig(
+        tool_thread_pool_config=ToolThreadPoolConfig(max_workers=1) if threads else None
+    )
+
+    async def talk() -> list[Any]:
+        await runner.session_service.create_session(app_name="mail", user_id="1", session_id="1")
+        call: Any = {"user_id": "1", "session_id": "1", "new_message": USER, "run_config": config}
+        return [one async for one in runner.run_async(**call)]
+
+    with talks.run("1", agent="desk", grant=Grant(allow("frameworks.send"))):
+        asked = questions(asyncio.run(talk()))
+    assert [one["tool"] for one in asked.values()] == (["send_mail"] if threads else [])
+    assert DONE == []
+    talks.close()
