@@ -377,3 +377,16 @@ def test_arguments_that_are_none_change_nothing(given: str, talks: Any) -> None:
                 asyncio.run(resume(state))
                 _go(agent, state)
     assert DONE == []
+
+
+def test_two_calls_alike_share_a_question_and_one_answer(talks: Any) -> None:
+    """One answer lets one of them run; the model is told that the other one waits."""
+    agent = _send(BOSS, BOSS)
+    with talks.run("t", **ABOUT):
+        result = _go(agent)
+        state = result.to_state()
+        asyncio.run(resume(state, *(answer(one, True, by="dana") for one in _asked(result)[:1])))
+        result = _go(agent, state)
+    assert done("send_mail") == [(BOSS, "hello", 1)]
+    told = [one.text for one in told_in(result.to_input_list())]
+    assert sum("waits for somebody" in one for one in told) == 1
