@@ -1,7 +1,7 @@
 """A server that plays a model for the Claude Agent SDK's CLI: one tool call, then "Done."."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextmanager
-def serving(tool: str, arguments: dict[str, Any]) -> Iterator[str]:
+def serving(tool: str, arguments: dict[str, Any]) -> Generator[str]:
     """Serve a model that calls *tool*, and is done when it has; give the address."""
     call = {"type": "tool_use", "id": "1", "name": tool, "input": {}}
     calls = call, {"type": "input_json_delta", "partial_json": json.dumps(arguments)}
