@@ -8,10 +8,7 @@ import asyncio
 import json
 import tempfile
 
-from agent_framework import (  # isort: skip
-    Agent, BaseChatClient, ChatMiddlewareLayer, ChatResponse, Content, FunctionInvocationLayer,
-    Message,
-)  # fmt: skip
+import agent_framework as af
 
 from checkrein import Grant, Untrusted, allow, irreversible, reads
 from checkrein.constraints import email_domain
@@ -35,16 +32,16 @@ wants = iter([("read_inbox", {}), ("send_email", theirs), ("send_email", ours), 
 grant = Grant(allow("mail.inbox"), allow("mail.send", to=email_domain("example.com")))
 
 
-class Script(FunctionInvocationLayer, ChatMiddlewareLayer, BaseChatClient):
+class Script(af.FunctionInvocationLayer, af.ChatMiddlewareLayer, af.BaseChatClient):
     async def _inner_get_response(self, **more):
         name, given = next(wants)
-        call = Content.from_function_call(name + str(given), name, arguments=json.dumps(given))
-        said = [call if name else Content.from_text("Done.")]
-        return ChatResponse(messages=[Message(role="assistant", contents=said)])
+        call = af.Content.from_function_call(name + str(given), name, arguments=json.dumps(given))
+        said = [call if name else af.Content.from_text("Done.")]
+        return af.ChatResponse(messages=[af.Message(role="assistant", contents=said)])
 
 
 async def main(talks: Conversations) -> None:
-    agent = Agent(client=Script(), tools=[read_inbox, send_email], middleware=Guard())
+    agent = af.Agent(client=Script(), tools=[read_inbox, send_email], middleware=Guard())
     refuse_unguarded(agent)
     session = agent.create_session()
     with talks.run(session.session_id, agent="bot", grant=grant) as run:

@@ -196,7 +196,7 @@ def reply(requests: Iterable[Any], *answers: Mapping[str, Any]) -> Message:
     by_question = {one.get("confirmation"): dict(one) for one in answers}
     contents = []
     for request in requests:
-        said = request.to_function_approval_response(True)  # noqa: FBT003 (the guard decides)
+        said = request.to_function_approval_response(True)
         given = by_question.get(request.additional_properties.get(_OURS, {}).get("confirmation"))
         said.additional_properties = {} if given is None else {_OURS: given}
         contents.append(said)
