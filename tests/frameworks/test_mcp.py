@@ -17,6 +17,7 @@ from mcp.types import Tool, ToolAnnotations  # noqa: E402
 
 from checkrein import Grant, Run, Untrusted, allow, irreversible, reads, writes  # noqa: E402
 from checkrein.errors import (  # noqa: E402
+    CheckreinError,
     ConfigurationError,
     Denied,
     MisuseError,
@@ -49,9 +50,15 @@ def call(server: MCPServer, guard: Any, text: Any = "hello") -> Any:
     async def go() -> Any:
         async with Client(server) as client:
             (tool,) = (await client.list_tools()).tools
-            return await adopt(client, tool, guard, pinned=fingerprint(tool))(text=text)
+            try:
+                return await adopt(client, tool, guard, pinned=fingerprint(tool))(text=text)
+            except CheckreinError as error:  # the client's task group would wrap it
+                return error
 
-    return asyncio.run(go())
+    found = asyncio.run(go())
+    if isinstance(found, CheckreinError):
+        raise found
+    return found
 
 
 def test_a_call_is_made_and_its_result_is_untrusted() -> None:
@@ -106,12 +113,8 @@ def test_a_changed_definition_is_refused() -> None:
 def test_annotations_tighten(said: dict[str, bool], guard: Any) -> None:
     """A guard that is milder than the server's own words is a mistake."""
     server, done = serve(ToolAnnotations(**said))
-    with Run(agent="clerk", grant=GRANT), pytest.raises(BaseException) as caught:
+    with Run(agent="clerk", grant=GRANT), pytest.raises(ConfigurationError):
         call(server, guard)
-    found: Any = caught.value
-    while isinstance(found, BaseExceptionGroup):
-        (found,) = found.exceptions
-    assert isinstance(found, ConfigurationError)
     assert done == []
 
 
