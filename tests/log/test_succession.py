@@ -194,7 +194,9 @@ log.rotate()
 """
 
 
-@pytest.mark.parametrize("step", ["before", "before the pin", "after the entry", "after publication"])
+@pytest.mark.parametrize(
+    "step", ["before", "before the pin", "after the entry", "after publication"]
+)
 def test_a_change_that_is_cut_short(tmp_path, step):
     """Wherever the process dies, the log opens with the key that is in force, and goes on."""
     place = tmp_path / "log"

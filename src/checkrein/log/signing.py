@@ -130,7 +130,7 @@ class Memory:
 class _Handler(socketserver.BaseRequestHandler):
     """One connection."""
 
-    server: SignerServer
+    server: SignerServer  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def handle(self) -> None:
         self.request.settimeout(self.server.patience)
@@ -333,7 +333,7 @@ class SocketSigner:
         Raises:
             LogError: the signer refuses it, or cannot be reached.
         """
-        new = parse_checkpoint(message.decode()).size
+        new, answer = parse_checkpoint(message.decode()).size, b""
         for _ in range(2):
             lines = [base64.b64encode(one) for one in prove(self._size)]
             request = b"\n".join([b"old %d" % self._size, *lines, b"", message])
@@ -360,6 +360,7 @@ class SocketSigner:
             connection.close()
 
     def _ask(self, request: bytes) -> bytes:
+        reason = ""
         with self._lock:
             for attempt in range(2):  # a signer that was started anew is asked again
                 try:
