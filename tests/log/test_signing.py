@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from hypothesis import given
@@ -297,8 +297,10 @@ def test_garbage_ends_a_connection_and_no_other(short):
             with socket.socket(socket.AF_UNIX) as rude:
                 rude.settimeout(10)
                 rude.connect(str(path))
-                rude.sendall(wrong)
-                answer = rude.recv(100)
+                answer = b""
+                with suppress(ConnectionError):  # hung up with our bytes unread
+                    rude.sendall(wrong)
+                    answer = rude.recv(100)
                 assert not answer or b"no this is no request\n" in answer
             assert SocketSigner(path).vkey == good.vkey
         assert good.sign(head(0).encode())
