@@ -190,5 +190,4 @@ def benchmarks(session: nox.Session) -> None:
     session.run("python", "benchmarks/origin.py", "--json")
     session.run("python", "benchmarks/gates.py", "--json")
     session.run("python", "benchmarks/log.py", "--json")
-    session.run("python", "benchmarks/postgres_log.py", "--json")
     session.run("python", "benchmarks/imports.py", "--json")

@@ -21,7 +21,8 @@ limit beside it:
 * ``curve``, with ``--curve M``: for 1/10 M, 2/10 M ... M entries, the microseconds of one append,
   and how much memory the process has at most; then how long the whole takes to verify.
 
-``postgres_4_writers_per_s`` is measured by ``benchmarks/postgres_log.py``.
+``postgres_4_writers_per_s`` and its companions are those of ``benchmarks/postgres_log.py``, where
+PostgreSQL's programs and ``checkrein[postgres]`` are installed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ import json
 import os
 import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -211,6 +214,17 @@ def entry(number: int) -> dict[str, Any]:
     return {**EVENT, "type": kind, "run": f"{run:016x}", "seq": seq, "call": f"{run:016x}-{seq}"}
 
 
+def in_postgres(seconds: float) -> dict[str, float]:
+    """Return the figures of a log in PostgreSQL, none where it is not installed."""
+    script = Path(__file__).with_name("postgres_log.py")
+    done = subprocess.run(
+        [sys.executable, str(script), "--json", "--seconds", str(seconds)],
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
+
+
 def memory() -> float:
     """Return the megabytes that this process has had at most."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -268,6 +282,7 @@ def main() -> None:
             "growth": grown / fresh,
             **verified(directory / "b", vkey),
         }
+    figures |= in_postgres(options.seconds)
     figures = {key: round(value, 3) for key, value in figures.items()}
     if options.json:
         print(json.dumps(figures))
