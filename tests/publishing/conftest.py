@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,7 +151,9 @@ def place(request, tmp_path):
 @pytest.fixture
 def proxy(seaweed):
     """A proxy before the server; its `fault` decides what goes wrong."""
-    with served(Faults, target=seaweed.url, fault=lambda method, path: None) as running:
+    done = threading.Event()
+    settings = {"fault": lambda method, path: None, "carried_out": done}
+    with served(Faults, target=seaweed.url, **settings) as running:
         yield running
 
 

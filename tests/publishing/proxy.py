@@ -35,6 +35,7 @@ class Faults(_Handler):
 
     ``500`` and ``gone`` fail before the request is forwarded; ``late``, ``cut`` and ``half``
     after it was carried out: with another answer, none, or the first half of it.
+    ``server.carried_out`` is set after a ``cut``, whose client may be gone by then.
     """
 
     def do_GET(self):
@@ -48,6 +49,7 @@ class Faults(_Handler):
             return
         status, headers, data = self._forward(body)
         if fault == "cut":
+            self.server.carried_out.set()
             self.close_connection = True
         elif fault == "late":
             self._answer(503, [], b"")

@@ -152,6 +152,7 @@ def test_killed_on_the_way(objects, proxy, grown, death, fault):
     running.append(child)
     child.communicate(b"")
     assert child.returncode == -signal.SIGKILL
+    assert fault != "cut" or proxy.carried_out.wait(30)
     # The tenth write is the checkpoint's: seven files, and two that try the conditions.
     arrived = death == 10 and fault == "cut"
     assert read(objects.get, grown.vkey) == (600 if arrived else 3)
