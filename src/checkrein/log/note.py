@@ -24,6 +24,7 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -347,11 +348,16 @@ def _parse_key(text: str, kind: str) -> tuple[str, bytes, bytes]:
 
 
 def _sign_line(message: bytes, signer: Signer) -> str:
-    signature, key = signer.sign(message), split_key(signer.vkey)
-    size = 0 if key is None else _SIGNATURE_SIZES.get(key.kind, 0)
+    signature, size = signer.sign(message), _signature_size(signer.vkey)
     if len(signature) != size:
         raise LogError(f"the signer {signer.name} gave {len(signature)} bytes instead of {size}")
     return signature_line(Signature(signer.name, _id_of_vkey(signer), signature))
+
+
+@lru_cache(64)  # of public keys alone: a cache is no place for a private one
+def _signature_size(vkey: str) -> int:
+    key = split_key(vkey)
+    return 0 if key is None else _SIGNATURE_SIZES.get(key.kind, 0)
 
 
 def _id_of_vkey(signer: Signer) -> bytes:
