@@ -257,8 +257,10 @@ class DirectoryLedger:
         first, tree = self.size, self._tree.copy()
         tree.extend(leaves)
         head = Checkpoint(self._signer.name, tree.size, tree.root())
-        signer: Signer = _Proving(self._signer, self._prover(head, entries, leaves))
-        note = sign_note(head.text(), signer if self._proves else self._signer)
+        signer = self._signer
+        if self._proves:
+            signer = _Proving(signer, self._prover(head, entries, leaves))
+        note = sign_note(head.text(), signer)
         frame = encode_frame(first, entries, note, aside)
         self._journal.append(frame, sync=self._durable)
         self._advance(tree, note, entries, leaves, aside)

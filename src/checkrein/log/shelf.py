@@ -22,7 +22,7 @@ from checkrein.log.subjects import Subjects, unseal
 from checkrein.log.tiles import ENTRIES, WIDTH, tile_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
 _PLACE: Final = "tile/entries/"
@@ -89,18 +89,24 @@ def values_of(openings: Iterator[Opening], origin: str) -> dict[str, Any]:
     keys = Subjects(origin).keys()
     known: dict[str, Any] = {}
     for one in openings:
-        value: bytes | None = one.value
-        if one.key:
-            key = keys.get(one.key)
-            value = None if key is None else unseal(one.value, key, bytes.fromhex(one.commitment))
-        if value is not None:
-            Opening(one.index, one.commitment, one.salt, value).check()
-            known[one.commitment] = orjson.loads(value)
+        bare = _unsealed(one, keys)
+        if bare is not None:
+            bare.check()
+            known[one.commitment] = orjson.loads(bare.value)
     return known
 
 
+def _unsealed(one: Opening, keys: Mapping[str, bytes]) -> Opening | None:
+    """Return an opening that anybody can check, None if its subject's key is gone."""
+    if not one.key:
+        return one
+    key = keys.get(one.key)
+    value = None if key is None else unseal(one.value, key, bytes.fromhex(one.commitment))
+    return None if value is None else Opening(one.index, one.commitment, one.salt, value)
+
+
 def disclose(directory: Path, index: int, entry: bytes, wanted: Collection[str]) -> list[Opening]:
-    """Return the openings of fields of an entry, unsealed, for somebody who may see them.
+    """Return the openings of fields of a published entry, unsealed, for who may see them.
 
     Args:
         directory: the log's directory.
@@ -113,20 +119,15 @@ def disclose(directory: Path, index: int, entry: bytes, wanted: Collection[str])
     """
     paths = {commitment: path for path, commitment in commitments_in(decode_json(entry, index))}
     origin = open_checkpoint(read_file(directory / "checkpoint") or b"", None).origin
-    found: list[Opening] = []
-    keys: dict[str, bytes] | None = None
-    for one in stored_openings(directory):
-        path = paths.get(one.commitment) if one.index == index else None
-        if path is None or not any(is_at(path, name) for name in wanted):
-            continue
-        value: bytes | None = one.value
-        if one.key:
-            keys = Subjects(origin).keys() if keys is None else keys
-            key = keys.get(one.key)
-            value = None if key is None else unseal(one.value, key, bytes.fromhex(one.commitment))
-        if value is not None:
-            found.append(Opening(index, one.commitment, one.salt, value))
-    return found
+    kept = read_openings(read_file(shelf_path(directory, index)) or b"")
+    chosen = [
+        one
+        for one in kept
+        if one.index == index and one.commitment in paths
+        if any(is_at(paths[one.commitment], name) for name in wanted)
+    ]
+    keys = Subjects(origin).keys() if any(one.key for one in chosen) else {}
+    return [bare for one in chosen if (bare := _unsealed(one, keys)) is not None]
 
 
 def is_at(path: str, wanted: str) -> bool:
