@@ -2,9 +2,10 @@
 
 ``python3 -m nox -s demo`` and ``python3 -m nox -s tests`` need only Python and
 nox; so do ``services``, but for a PostgreSQL server's programs, ``inbox``, but for
-Chromium, and ``oracles``, but for Debian's Go and its ``x/mod``. ``.ci/run`` calls
-``tests``, ``lint``, ``types``, ``layers``, ``frameworks``, ``services``, ``inbox``,
-``oracles``, ``publishing``, ``otel``, ``agentdojo`` and ``demo``.
+Chromium, ``gateway``, but for Node.js and npm, and ``oracles``, but for Debian's Go and its
+``x/mod``. ``.ci/run`` calls ``tests``, ``lint``, ``types``, ``layers``, ``frameworks``,
+``gateway``, ``services``, ``inbox``, ``oracles``, ``publishing``, ``otel``, ``agentdojo`` and
+``demo``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ nox.options.sessions = ["tests", "lint", "types", "layers"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 HOSTS = Path("tests/frameworks/hosts")
+SERVERS = (
+    "@modelcontextprotocol/server-filesystem@2026.8.31",
+    "@modelcontextprotocol/server-everything@2026.8.31",
+)
 FRAMEWORKS = sorted(path.stem for path in HOSTS.glob("*.txt"))
 
 
@@ -144,6 +149,20 @@ def publishing(session: nox.Session) -> None:
         *session.posargs,
         env={"CHECKREIN_REQUIRE_S3": "1", "CHECKREIN_REQUIRE_ORACLES": "1"},
     )
+
+
+@nox.session
+def gateway(session: nox.Session) -> None:
+    """Put the gateway in front of servers from npm; a missing one is an error."""
+    session.install("-e", ".[gateway]", *groups("tests"))
+    where = Path(session.create_tmp())
+    session.run("npm", "install", "--silent", "--prefix", str(where), *SERVERS, external=True)
+    named = {
+        "CHECKREIN_REQUIRE_FRAMEWORKS": "mcp",
+        "CHECKREIN_REQUIRE_GATEWAY": "1",
+        "CHECKREIN_MCP_SERVERS": str(where),
+    }
+    session.run("pytest", "tests/gateway", *session.posargs, env=named)
 
 
 @nox.session

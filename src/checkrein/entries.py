@@ -80,6 +80,10 @@ class Entries:
         told = [[_short(name), _short(one)] for name, one in sorted(ids.items()) if one is not None]
         return {"framework": _short(framework), "version": _short(version), "ids": told}
 
+    def of_unknown(self, tool: str) -> dict[str, Any]:
+        """Return fields about a tool that is not there; its name is whatever a model has said."""
+        return {"tool": _short(tool)}
+
     def of_call(self, kind: str, call: Call, findings: Iterable[Finding]) -> dict[str, Any]:
         """Return the entry about the decision on *call*."""
         if kind == "call.allowed":

@@ -22,6 +22,7 @@ type                    further fields
 ``prompt``              system, digest (of all of it), sources
 ``host``                framework, version, ids (pairs of name and value: what a
                         framework calls the conversation; nothing rests on it)
+``tool.unknown``        tool: a model asked for one that it is not offered
 ``model.prompt``        digest, letters, of all that a model was given; text, where
                         the application wants it kept
 ``model.output``        digest, letters, of what it said; text, as above

@@ -965,6 +965,13 @@ class Run:
             self._host = fields
             self._note("host", **fields)
 
+    def missed(self, tool: str) -> None:
+        """Write down that a model asked for a tool that it is not offered.
+
+        For integrations that see such calls: no guard does.
+        """
+        self._note("tool.unknown", **self.entries.of_unknown(tool))
+
     def _note(self, kind: str, /, **fields: Any) -> None:
         """Write down what has become of the run; that holds even if the log cannot take it."""
         try:

@@ -124,6 +124,7 @@ _OF_EVENT: Final[dict[str, tuple[str, ...]]] = {
     "run.locked": (),
     "run.plan": ("plan",),
     "run.stopped": (),
+    "tool.unknown": ("tool",),
     "trusted": ("values",),
 }
 """What of an entry is shown in an event. What is not named is not shown."""

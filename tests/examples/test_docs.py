@@ -9,6 +9,7 @@ look, states its output in a comment instead.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -35,6 +36,8 @@ NEEDS = {  # what a page installs first, and what says that it must be there
     "confirmation/webhook.md": ("httpx", "CHECKREIN_REQUIRE_WEBHOOK"),
     "log/telemetry.md": ("opentelemetry.sdk", "CHECKREIN_REQUIRE_OTEL"),
 }
+
+DATA = {"toml": tomllib.loads, "json": json.loads}  # pieces of files: they can be read
 
 
 class Block(NamedTuple):
@@ -95,8 +98,11 @@ def run(blocks: list[Block], directory: Path) -> list[str]:
 def check_page(text: str, directory: Path) -> None:
     """Run a page; fail unless every block prints what the page says, and all is checked."""
     blocks = list(blocks_of(text))
-    known = {"python", "text", "console"}
+    known = {"python", "text", "console", *DATA}
     assert {one.language for one in blocks} <= known, "name the language of every block"
+    for one in blocks:
+        if one.language in DATA:
+            assert DATA[one.language]("\n".join(one.lines)), "an empty piece of a file"
     stated: dict[int, str] = {}
     for before, block in zip([None, *blocks], blocks, strict=False):
         if block.language == "text":
@@ -226,7 +232,8 @@ def problem_with_ours(words: list[str]) -> str:
         command = command.commands[words[0]]
         words = words[1:]
     help_text = command.get_help(command.make_context(command.name, [], resilient_parsing=True))
-    options = {word.partition("=")[0] for word in words if word.startswith("-")}
+    ours = words[: words.index("--")] if "--" in words else words  # then comes another program
+    options = {word.partition("=")[0] for word in ours if word.startswith("-")}
     if not options <= set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", help_text)):
         return "its help shows no such option"
     try:

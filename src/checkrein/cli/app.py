@@ -12,6 +12,7 @@ import typer
 
 from checkrein.approvers import principal_of
 from checkrein.cli import evidence, logs, publishing, signing, stops, timeline, witnessing
+from checkrein.cli import gateway as gateways
 from checkrein.cli import oversight as watch
 from checkrein.cli.inbox import inbox_app
 from checkrein.cli.screen import Screen, plainly
@@ -109,6 +110,28 @@ def stop(
             lift=lift,
         )
         raise typer.Exit(stops.stop(store, notices, lift=lift, reason=reason))
+
+
+@app.command()
+def gateway(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- COMMAND ...]", help="Starts the server behind the gateway."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What the gateway allows: gateway.toml.")
+    ] = None,
+    http: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="Serve streamable HTTP instead of stdio."),
+    ] = "",
+    propose: Annotated[
+        bool, typer.Option("--propose", help="Print a first configuration for the server.")
+    ] = False,
+) -> None:
+    """Put permission, confirmation and a log in front of an MCP server, for any client."""
+    with plainly():
+        raise typer.Exit(gateways.gateway(config, command or [], http=http, propose=propose))
 
 
 @app.command()

@@ -144,15 +144,18 @@ def _parameters(
 
 
 def _parameter(name: str, hint: Any, default: Any, names: dict[str, str]) -> inspect.Parameter:
-    spelt = re.sub(r"\W", "_", name)
-    spelt = f"_{spelt}" if not spelt or spelt[0].isdigit() else spelt
-    spelt = f"{spelt}_" if keyword.iskeyword(spelt) else spelt
-    if spelt in names:
-        raise ConfigurationError(f"two arguments of the tool would be called {spelt!r}")
-    names[spelt] = name
-    return inspect.Parameter(
-        spelt, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint
-    )
+    own = spelt(name)
+    if own in names:
+        raise ConfigurationError(f"two arguments of the tool would be called {own!r}")
+    names[own] = name
+    return inspect.Parameter(own, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
+def spelt(name: str) -> str:
+    """Return how Python spells the name of a tool's argument."""
+    made = re.sub(r"\W", "_", name)
+    made = f"_{made}" if not made or made[0].isdigit() else made
+    return f"{made}_" if keyword.iskeyword(made) else made
 
 
 def _hint(schema: Any) -> Any:

@@ -1,113 +1,243 @@
-"""MCP tools of a server that is not ours, guarded in the client.
+"""An MCP server whose tools are guarded: a server class, an audit, guards for ready-made tools.
 
 ::
 
-    async with Client(server) as client:
-        tools = {one.name: one for one in (await client.list_tools()).tools}
-        send = adopt(client, tools["send"], irreversible("mail.send", external=True), pinned=PIN)
-        await send(to="dana@acme.example", body="hello")
+    server = GuardedServer("notes", run=run, confirm="client")
 
-* The facts are declared here, by name. The server's annotations may only tighten: a guard that
-  is milder than what the server says of the tool is refused; what it says in its favour is
-  not read.
-* The definition, all that the server sends about the tool, is pinned by its :func:`fingerprint`.
-  It is compared when the tool is adopted. What a server does behind an unchanged definition
-  is its own affair, and a definition that it changes later reaches nobody until it is adopted.
-* All that comes back is untrusted content, errors too.
+    @server.tool()
+    @irreversible("notes.delete")
+    def delete(name: str) -> str: ...
+
+    refuse_unguarded(server)
+    server.run()
+
+It is the SDK's ``MCPServer`` with another ``call_tool``: by the time that a middleware of the
+SDK sees the result of a call, what the guard has said is gone. The SDK hands every
+call to ``call_tool``; calls of one server may be of different clients, so *run* may be a function.
+
+A call that a person has to confirm waits at the desk, and the client is told so; with
+``confirm="client"`` the client is asked (:mod:`checkrein.integrations.elicitation`).
+A server sees neither prompts nor outputs of a model: they are not in its log.
+
+For tools of a server that is not yours see :mod:`checkrein.integrations.mcp_client`.
 """
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportUntypedBaseClass=false
 # (the SDK is not installed where types are checked)
 from __future__ import annotations
 
-import hashlib
-import json
+import asyncio
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from checkrein.errors import ConfigurationError, MisuseError, TamperedError
-from checkrein.facts import Effect
+from checkrein.errors import ConfigurationError, Denied, MisuseError, Suspended
+from checkrein.facts import Effect, Returns
 from checkrein.frames import spec_of
+from checkrein.integrations import hosts
 from checkrein.integrations.adoption import Decorator, adopted
+from checkrein.integrations.elicitation import Client, settled
+from checkrein.integrations.hosts import Problem, answer
 from checkrein.untrusted import Untrusted
 
 try:
-    from mcp.types import Tool
+    from mcp.server.mcpserver import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
+    from mcp.server.mcpserver.tools import Tool
+    from mcp.types import CallToolResult, TextContent, ToolAnnotations
 except ImportError as missing:
     raise ImportError(
         "checkrein.integrations.mcp needs the MCP SDK: pip install 'checkrein[mcp]'"
     ) from missing
 
-__all__ = ["adopt", "fingerprint"]
+if TYPE_CHECKING:
+    from checkrein.facts import ToolFacts
+    from checkrein.runs import Run
+
+__all__ = ["GuardedServer", "adopt", "answer", "audit", "hints_of", "refuse_unguarded"]
+
+_VERSION = hosts.installed("mcp")
 
 
-def fingerprint(tool: Tool) -> str:
-    """Return the SHA-256, in hexadecimal, of a tool's definition as the server sent it.
-
-    It covers the canonical JSON (sorted keys, no spaces, UTF-8) of all fields that are not null.
+class GuardedServer(MCPServer):
+    """A server that puts a run in force around each call, says no in words, and asks people.
 
     Args:
-        tool: from ``list_tools``.
+        name: as of ``MCPServer``, like all that is not named here.
+        run: the run, or a function that returns the one of a call, given the SDK's ``Context``
+            (or ``None``, outside of a request); the active one serves if left out.
+        confirm: ``"client"`` asks the user of the client, ``"desk"`` leaves it to the run's gate.
+        by: who answers, for the log, where the client does not say.
+        more: the other arguments of ``MCPServer``.
+
+    Example:
+        >>> server = GuardedServer("notes", run=run)  # doctest: +SKIP
     """
-    sent = tool.model_dump(mode="json", by_alias=True, exclude_none=True)
-    text = json.dumps(sent, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        run: Run | Callable[[Any], Run | None] | None = None,
+        confirm: Literal["desk", "client"] = "desk",
+        by: str = "the client's user",
+        **more: Any,
+    ) -> None:
+        if confirm not in {"desk", "client"}:
+            raise ConfigurationError('GuardedServer(confirm=...) takes "desk" or "client"')
+        super().__init__(name, **more)
+        self._run, self._confirm, self._by = run, confirm, by
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """Call a tool; what the guard says no to is told to the client as an error of the tool."""
+        client = self._client_of(context) if self._confirm == "client" else None
+
+        async def make() -> Any:
+            try:
+                return await super(GuardedServer, self).call_tool(name, arguments, context)
+            except ToolError as error:
+                raise _no_in(error) or error from None
+
+        try:
+            with hosts.active(self._run_for(context)) as run:
+                if context is not None:
+                    note_client(run, context.request_context.session)
+                return await settled(run, client, make)
+        except (Denied, Suspended) as no:
+            return told(no)
+
+    def add_tool(self, fn: Callable[..., Any], *about: Any, **more: Any) -> None:
+        """Register a function, with hints that say what its guard says.
+
+        What is mostly content goes out as text: the SDK checks structured content against a
+        schema of the bare value, and fences are not in that.
+        """
+        spec = spec_of(fn)
+        if spec is not None and not about:
+            if more.get("annotations") is None:
+                more["annotations"] = hints_of(spec.facts)
+            if more.get("structured_output") is None and spec.facts.returns is Returns.UNTRUSTED:
+                more["structured_output"] = False
+        super().add_tool(fn, *about, **more)
+
+    async def read_resource(self, uri: Any, context: Any = None) -> Any:
+        """Read a resource, whose function may be guarded."""
+        with hosts.active(self._run_for(context)):
+            return await super().read_resource(uri, context)
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Any = None
+    ) -> Any:
+        """Make a prompt, whose function may be guarded."""
+        with hosts.active(self._run_for(context)):
+            return await super().get_prompt(name, arguments, context)
+
+    def _run_for(self, context: Any) -> Run | None:
+        found: Run | None = self._run(context) if callable(self._run) else self._run
+        return found
+
+    def _client_of(self, context: Any) -> Client | None:
+        if context is None:
+            return None
+        request = context.request_context
+        given, state = context.input_responses, context.request_state
+        return Client(request.session, request.request_id, state, given, self._by)
+
+
+def hints_of(facts: ToolFacts) -> ToolAnnotations:
+    """Return what a guard says about a tool, in the words of MCP."""
+    return ToolAnnotations(
+        read_only_hint=facts.effect is Effect.READS,
+        destructive_hint=facts.effect is Effect.IRREVERSIBLE,
+        open_world_hint=facts.external,
+    )
+
+
+def note_client(run: Run | None, session: Any, **more: str) -> None:
+    """Write down which client a run serves, by its own word."""
+    if run is not None:
+        params = session.client_params
+        client = "" if params is None else f"{params.client_info.name} {params.client_info.version}"
+        run.hosted("mcp", _VERSION, client=client, protocol=session.protocol_version, **more)
+
+
+def _no_in(error: BaseException) -> Denied | Suspended | None:
+    """Return what a guard has raised below the SDK's own errors."""
+    below: BaseException | None = error
+    while below is not None and not isinstance(below, Denied | Suspended):
+        below = below.__cause__
+    return below
+
+
+def told(no: Denied | Suspended) -> CallToolResult:
+    """Return the result of a call that did not run."""
+    return CallToolResult(content=[TextContent(type="text", text=hosts.tell(no))], is_error=True)
+
+
+# -- at start-up ---------------------------------------------------------------------------
+
+
+def audit(tools: Any) -> list[Problem]:
+    """Return which tools of a server, or of a list, are not guarded.
+
+    Args:
+        tools: an ``MCPServer``, or functions and the SDK's ``Tool`` objects.
+    """
+    if isinstance(tools, MCPServer):
+        tools = tools._tool_manager.list_tools()  # noqa: SLF001 (the SDK shows no functions)
+    return hosts.judge(
+        (one.name, one.fn) if isinstance(one, Tool) else (getattr(one, "__name__", "tool"), one)
+        for one in tools
+    )
+
+
+def refuse_unguarded(tools: Any) -> None:
+    """Refuse a server, or a list of tools, of which one is not guarded.
+
+    Raises:
+        ConfigurationError: it lists them all.
+    """
+    hosts.refuse(audit(tools))
+
+
+# -- tools that are not ours -----------------------------------------------------------------
 
 
 def adopt(
-    client: Any, tool: Tool, guard: Decorator, *, pinned: str, untrusted: Collection[str] = ()
-) -> Callable[..., Any]:
-    """Return a guarded coroutine function that calls a tool of a server.
+    tool: Tool, guard: Decorator, *, untrusted: Collection[str] = (), result: Any = Untrusted[Any]
+) -> Tool:
+    """Return a ready-made tool with a guard in front: same name, description and arguments.
+
+    What it returns is shown as text, without structured content, which has no room for fences.
 
     Args:
-        client: the SDK's ``Client`` or ``ClientSession``, connected when the tool is called.
-        tool: the definition, from ``list_tools``.
+        tool: the SDK's server-side ``Tool``; register what comes back with
+            ``MCPServer(tools=[...])``.
         guard: ``irreversible("mail.send", external=True)`` for example.
-        pinned: the :func:`fingerprint` of the definition that somebody has reviewed.
         untrusted: the parameters that take untrusted content.
+        result: the type of the result, for the guard; see
+            :func:`~checkrein.integrations.adoption.adopted`.
 
     Raises:
-        TamperedError: the definition is not the pinned one.
-        ConfigurationError: the server says worse of the tool than *guard* does.
-        MisuseError: *tool* is no tool, or *guard* no decorator of ours.
+        MisuseError: *tool* is none, or *guard* no decorator of ours.
     """
     if not isinstance(tool, Tool):
-        raise MisuseError("adopt(client, tool, ...) takes a tool from list_tools()")
-    if fingerprint(tool) != pinned:
-        raise TamperedError("the tool's definition is not the pinned one; review it and pin it")
+        raise MisuseError("adopt(tool, ...) takes the SDK's server-side Tool; see mcp_client, too")
 
     async def call(arguments: dict[str, Any]) -> Any:
-        found = await client.call_tool(tool.name, arguments)
-        return found.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if tool.is_async:
+            return await tool.fn(**arguments)
+        return await asyncio.to_thread(tool.fn, **arguments)
 
-    sent = tool.model_dump(mode="json", by_alias=True, exclude_none=True)
     guarded = adopted(
         call,
         guard,
         name=tool.name,
-        description=tool.description or "",
-        schema=sent["inputSchema"],
+        description=tool.description,
+        schema=tool.parameters,
         untrusted=untrusted,
-        result=Untrusted[Any],
+        injected=[] if tool.context_kwarg is None else [tool.context_kwarg],
+        result=result,
     )
-    _tighten(guarded, sent.get("annotations", {}))
-    return guarded
-
-
-def _tighten(guarded: Callable[..., Any], said: dict[str, Any]) -> None:
-    """Refuse a guard that is milder than the server's own words."""
-    spec = spec_of(guarded)
-    if spec is None:  # adopted() has seen to it
-        raise MisuseError(
-            "adopt(client, tool, ...) takes reads(...), writes(...) or irreversible(...)"
-        )
-    facts = spec.facts
-    read_only, destructive = said.get("readOnlyHint"), said.get("destructiveHint")
-    if facts.effect is Effect.READS and (read_only is False or destructive is True):
-        raise ConfigurationError(
-            "the server says that the tool changes things: reads() is too mild"
-        )
-    if destructive is True and facts.effect is not Effect.IRREVERSIBLE:
-        raise ConfigurationError("the server says that the tool destroys: use irreversible(...)")
-    if said.get("openWorldHint") is True and not facts.external:
-        raise ConfigurationError("the server says that the tool reaches outside: external=True")
+    unstructured = {"output_schema": None, "output_model": None, "wrap_output": False}
+    told = tool.fn_metadata.model_copy(update=unstructured)
+    return tool.model_copy(update={"fn": guarded, "is_async": True, "fn_metadata": told})

@@ -132,6 +132,13 @@ class Host(OfRun):
     ids: list[Texts]
 
 
+class Unknown(OfRun):
+    """A model asked for a tool that it is not offered."""
+
+    type: Literal["tool.unknown"]
+    tool: str
+
+
 class Model(OfRun):
     """What a model was given, or said."""
 
@@ -320,9 +327,9 @@ class KeyRevoked(Entry):
 AnyEntry = Annotated[
     Union[  # noqa: UP007 (pydantic reads a tuple of many members best)
         RunOpened, RunSuspended, RunClosed, RunExposed, RunStopped, RunPlan, Instruction, Prompt,
-        Host, Model, Quarantine, Trusted, CallDecided, ConfirmationAsked, ConfirmationAnswered,
-        CallOutcome, CallEdited, Endorsement, Reveal, CanaryAnswered, AnswerRefused, Erasure,
-        Export, Incident, KeyChanged, KeyRevoked,
+        Host, Unknown, Model, Quarantine, Trusted, CallDecided, ConfirmationAsked,
+        ConfirmationAnswered, CallOutcome, CallEdited, Endorsement, Reveal, CanaryAnswered,
+        AnswerRefused, Erasure, Export, Incident, KeyChanged, KeyRevoked,
     ],
     Field(discriminator="type"),
 ]  # fmt: skip
