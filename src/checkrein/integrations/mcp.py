@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GuardedServer", "adopt", "answer", "audit", "hints_of", "refuse_unguarded"]
 
-_VERSION = hosts.installed("mcp")
-
 
 class GuardedServer(MCPServer):
     """A server that puts a run in force around each call, says no in words, and asks people.
@@ -95,7 +93,7 @@ class GuardedServer(MCPServer):
             try:
                 return await super(GuardedServer, self).call_tool(name, arguments, context)
             except ToolError as error:
-                raise _no_in(error) or error from None
+                raise no_in(error) or error from None
 
         try:
             with hosts.active(self._run_for(context)) as run:
@@ -152,15 +150,16 @@ def hints_of(facts: ToolFacts) -> ToolAnnotations:
     )
 
 
-def note_client(run: Run | None, session: Any, **more: str) -> None:
+def note_client(run: Run | None, session: Any, *, framework: str = "mcp", **more: str) -> None:
     """Write down which client a run serves, by its own word."""
     if run is not None:
         params = session.client_params
         client = "" if params is None else f"{params.client_info.name} {params.client_info.version}"
-        run.hosted("mcp", _VERSION, client=client, protocol=session.protocol_version, **more)
+        ids = {"client": client, "protocol": session.protocol_version, **more}
+        run.hosted(framework, hosts.installed(framework), **ids)
 
 
-def _no_in(error: BaseException) -> Denied | Suspended | None:
+def no_in(error: BaseException) -> Denied | Suspended | None:
     """Return what a guard has raised below the SDK's own errors."""
     below: BaseException | None = error
     while below is not None and not isinstance(below, Denied | Suspended):

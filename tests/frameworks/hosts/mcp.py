@@ -32,9 +32,9 @@ KEY = bytes(range(32))
 class _Listening(MCPServer):
     """A plain server that remembers what its tools have raised: the SDK hides it from clients."""
 
-    def __init__(self, name: str, tell: bool) -> None:
+    def __init__(self, name: str, tell: bool, raised: list[BaseException]) -> None:
         super().__init__(name)
-        self.tell, self.raised = tell, list[BaseException]()
+        self.tell, self.raised = tell, raised
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
         try:
@@ -119,6 +119,18 @@ class MCP(IntegratedHost):
         "is offered; `refuse_unguarded` at its start is the way",
     }
 
+    def plain(self, offered: Sequence[Any], tell: bool, raised: list[BaseException]) -> Any:
+        """Return a server without the integration; what its tools raise is put into *raised*."""
+        return _filled(_Listening("desk", tell, raised), offered)
+
+    def guarded(self, offered: Sequence[Any], **more: Any) -> Any:
+        """Return a server with the integration."""
+        return _filled(GuardedServer("desk", **more), offered)
+
+    def client(self, server: Any, **more: Any) -> Client:
+        """Return a client of a server, in this process."""
+        return Client(server, **more)
+
     def converse(
         self,
         offered: Sequence[Callable[..., Any]],
@@ -127,24 +139,24 @@ class MCP(IntegratedHost):
         tell_denials: bool = False,
     ) -> Conversation:
         """Let the client take its turns."""
-        server = _Listening("desk", tell_denials)
-        _filled(server, offered)
+        raised: list[BaseException] = []
+        server = self.plain(offered, tell_denials, raised)
 
         async def go() -> Conversation:
-            async with Client(server) as client:
+            async with self.client(server) as client:
                 talk: list[Conversation] = []
                 told: list[Told] = []
                 for number in range(max(1, len(turns))):
                     wishes = wishes_of(turns, number, list(told))
                     talk.append(await _talk(client, [wishes]))
                     told += talk[-1].told
-                    if server.raised:
+                    if raised:
                         break
                 return Conversation(told, talk[0].schemas, "".join(one.history for one in talk))
 
         found = asyncio.run(go())
-        if server.raised:
-            raise server.raised[0]
+        if raised:
+            raise raised[0]
         return found
 
     def chat(
@@ -158,10 +170,10 @@ class MCP(IntegratedHost):
         history: bool = False,
     ) -> Conversation:
         """Let the client take its turns with a guarded server."""
-        server = _filled(GuardedServer("desk", run=run), offered)
+        server = self.guarded(offered, run=run)
 
         async def go() -> Conversation:
-            async with Client(server, mode="legacy" if streamed else "auto") as client:
+            async with self.client(server, mode="legacy" if streamed else "auto") as client:
                 return await _talk(client, turns)
 
         return asyncio.run(go())
@@ -178,29 +190,27 @@ class MCP(IntegratedHost):
         saved: dict[str, Any] = {"told": [], "open": [], "begun": False}
         if answers is not None:
             saved = json.loads(file.read_text(encoding="utf-8"))
-        server = _filled(
-            GuardedServer(
-                "desk", confirm="client", request_state_security=RequestStateSecurity(keys=[KEY])
-            ),
-            offered,
-        )
+        sealed = RequestStateSecurity(keys=[KEY], audience="desk")
+        server = self.guarded(offered, confirm="client", request_state_security=sealed)
 
         async def never(*_: Any) -> Any:
             raise AssertionError("the rounds are taken by hand")
 
         async def go() -> Turned:
-            async with Client(server, elicitation_callback=never) as client:
+            async with self.client(server, elicitation_callback=never) as client:
                 if not saved["begun"]:
                     saved["begun"] = True
                     for turn in turns:
                         assert not callable(turn)
                         for wish in turn:
-                            await _round(client, wish, saved, None)
+                            await take_round(client, wish, saved, None)
                 else:
                     waiting, saved["open"] = saved["open"], []
                     for one in waiting:
                         given = (answers or {}).get(one["question"]["confirmation"])
-                        await _round(client, Wish(one["tool"], one["arguments"]), saved, one, given)
+                        await take_round(
+                            client, Wish(one["tool"], one["arguments"]), saved, one, given
+                        )
             file.write_text(json.dumps(saved), encoding="utf-8")
             told = [(tool, text) for tool, text in saved["told"]]
             return Turned(told, [one["question"] for one in saved["open"]])
@@ -222,7 +232,7 @@ class MCP(IntegratedHost):
         return _filled(MCPServer("desk"), offered)
 
 
-async def _round(
+async def take_round(
     client: Client,
     wish: Wish,
     saved: dict[str, Any],
