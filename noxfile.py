@@ -75,7 +75,7 @@ def frameworks(session: nox.Session, framework: str) -> None:
     """Run guarded tools inside a real agent framework, with a scripted model."""
     install_framework(session, framework)
     named = {"CHECKREIN_REQUIRE_FRAMEWORKS": framework}
-    session.run("pytest", f"tests/frameworks/test_{framework}.py", *session.posargs, env=named)
+    session.run("pytest", *tests_of(framework), *session.posargs, env=named)
     if framework in EXTRAS and not session.posargs:
         session.run("pytest", "tests/examples", "-k", framework, env=named)
 
@@ -87,7 +87,7 @@ def table(session: nox.Session, framework: str) -> None:
     install_framework(session, framework)
     session.run(
         "pytest",
-        f"tests/frameworks/test_{framework}.py",
+        *tests_of(framework),
         env={
             "CHECKREIN_REQUIRE_FRAMEWORKS": framework,
             "CHECKREIN_TABLE": "docs/frameworks/results",
@@ -96,11 +96,30 @@ def table(session: nox.Session, framework: str) -> None:
     session.run("python", "docs/frameworks/table.py")
 
 
-def install_framework(session: nox.Session, framework: str) -> None:
+@nox.session(venv_backend="uv|virtualenv", reuse_venv=False)
+@nox.parametrize("framework", FRAMEWORKS)
+def newest(session: nox.Session, framework: str) -> None:
+    """Test against the newest releases, in an environment made anew.
+
+    ``.ci/weekly`` runs all of them. The table says what was tested last; this says what has come
+    since, and whether it still holds.
+    """
+    install_framework(session, framework, "--upgrade")
+    named = {"CHECKREIN_REQUIRE_FRAMEWORKS": framework}
+    session.run("python", "docs/frameworks/releases.py", framework)
+    session.run("pytest", *tests_of(framework), *session.posargs, env=named)
+
+
+def tests_of(framework: str) -> list[str]:
+    """Return the test modules of a framework."""
+    return sorted(map(str, Path("tests/frameworks").glob(f"test_{framework}*.py")))
+
+
+def install_framework(session: nox.Session, framework: str, *options: str) -> None:
     """Install us with the extra of the framework's name, and what its tests need besides."""
     ours = f".[{framework}]" if framework in EXTRAS else "."
     requirements = str(HOSTS / f"{framework}.txt")
-    session.install("-e", ours, *groups("tests"), "-r", requirements)
+    session.install(*options, "-e", ours, *groups("tests"), "-r", requirements)
 
 
 @nox.session
