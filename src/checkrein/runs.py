@@ -201,7 +201,7 @@ class Run:
         self._denials = 0
         self._children = 0  # opened, ever
         self._resumes = ""  # the run that this one goes on with
-        self._host: dict[str, Any] = {}  # the framework that was named last
+        self._host: tuple[Any, ...] = ()  # the framework that was named last
         self.questions = Questions(self)
         self.entries = Entries(self)
 
@@ -960,10 +960,10 @@ class Run:
 
         For integrations. Nothing is decided by these ids: they are what the framework says.
         """
-        fields = self.entries.of_host(framework, version, ids)
-        if fields != self._host:
-            self._host = fields
-            self._note("host", **fields)
+        told = (framework, version, *((name, str(one)) for name, one in ids.items()))
+        if told != self._host:
+            self._host = told
+            self._note("host", **self.entries.of_host(framework, version, ids))
 
     def missed(self, tool: str) -> None:
         """Write down that a model asked for a tool that it is not offered.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import functools
 import json
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel, ConfigDict
 
 from checkrein import Grant, Run, Untrusted, allow, budget, irreversible, reads, writes
 from checkrein.errors import (
@@ -24,6 +26,7 @@ from checkrein.frames import Apart
 from checkrein.integrations import hosts
 from checkrein.integrations.adoption import adopted
 from checkrein.integrations.conversations import Conversations
+from checkrein.integrations.hosts import text_of
 from checkrein.ports import ACTIVE
 from frameworks import tools, twins
 from support import Asked, MemoryLog
@@ -424,3 +427,70 @@ def test_the_audit_names_whatever_hides_an_unguarded_function():
     with pytest.raises(ConfigurationError, match="bare: "):
         hosts.refuse(problems)
     hosts.refuse([])
+
+
+# -- what a model was given, as text ------------------------------------------------------------
+
+
+class _Part:
+    """A piece of a message, as frameworks have it."""
+
+    def __init__(self, text: Any, raw: Any = None) -> None:
+        self.text, self.raw, self._client, self.empty = text, raw, object(), None
+
+
+@dataclasses.dataclass
+class _Message:
+    """A message, as frameworks have it."""
+
+    role: str
+    parts: list[Any]
+
+
+class _Model(BaseModel):
+    """A message of a framework that is made with pydantic; it keeps what it does not know."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: str
+
+
+def test_the_text_of_messages_has_what_is_said_and_nothing_else() -> None:
+    """Fields of objects, by the name of the type; not what is private, empty, left out."""
+    said = [_Message("user", [_Part("hello", raw="wire")]), _Model(role="tool", note="kept")]
+    assert json.loads(text_of(said, without=("raw",))) == [
+        {"type": "_Message", "role": "user", "parts": [{"type": "_Part", "text": "hello"}]},
+        {"type": "_Model", "role": "tool", "note": "kept"},
+    ]
+
+
+def test_the_text_of_messages_does_not_depend_on_the_order_of_fields() -> None:
+    """Equal messages have equal texts, other ones other texts."""
+    assert text_of({"a": 1, "b": 2}) == text_of({"b": 2, "a": 1})
+    assert text_of([_Part("a")]) == text_of([_Part("a")]) != text_of([_Part("b")])
+
+
+def test_content_is_in_its_fences_in_the_text_of_messages() -> None:
+    """What the model reads, and no more."""
+    assert "<untrusted-" in text_of([_Part(Untrusted("hello"))])
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["\ud800", b"\x00\xff", 1 << 70, {1: "a", None: "b"}, {"a", "b"}, float("nan"), object()],
+    ids=["surrogate", "bytes", "number", "keys", "set", "nan", "object"],
+)
+def test_every_value_has_a_text(value: Any) -> None:
+    """A log that could not write something down would stop the run."""
+    assert text_of([_Part(value)])
+
+
+def test_what_holds_itself_has_a_text() -> None:
+    """It ends."""
+    part = _Part("a")
+    part.raw = [part]
+    assert text_of(part)
+    deep: list[Any] = []
+    for _ in range(600):  # more than JSON writers take
+        deep = [deep]
+    assert text_of(deep).count("[") == 601

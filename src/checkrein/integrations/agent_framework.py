@@ -146,8 +146,7 @@ class _Models(ChatMiddleware):
 
 
 def _text(messages: Iterable[Any]) -> str:
-    trees = [one.to_dict() for one in messages]
-    return json.dumps(trees, ensure_ascii=False, sort_keys=True, default=str)
+    return hosts.text_of(list(messages), without=("raw_representation",))
 
 
 # -- people --------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, final
 from weakref import WeakKeyDictionary
 
 from pydantic import TypeAdapter
-from pydantic_core import to_json, to_jsonable_python
+from pydantic_core import to_json
 
 from checkrein.errors import (
     ConfigurationError,
@@ -291,8 +291,8 @@ class Guard:
         said = {"role": "assistant", "content": [block for one in answer for block in one.content]}
         run = hosts.current(self._run)
         if run is not None:
-            run.heard("prompt", _text(self._said), keep=self._texts)
-            run.heard("output", _text(said), keep=self._texts)
+            run.heard("prompt", hosts.text_of(self._said), keep=self._texts)
+            run.heard("output", hosts.text_of(said), keep=self._texts)
         self._said.append(said)
 
 
@@ -310,11 +310,6 @@ def _has_history(path: str) -> bool:
         return False  # a session that has just begun
     except (OSError, ValueError):
         return True
-
-
-def _text(said: Any) -> str:
-    plain = to_jsonable_python(said, fallback=str, inf_nan_mode="strings")
-    return json.dumps(plain, ensure_ascii=False, sort_keys=True)
 
 
 # -- calls -----------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ is told so; if that makes the call again, the question comes anew.
 # (the framework is not installed where types are checked)
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -144,15 +143,14 @@ class Guard(BasePlugin):
         hosts.begin(run, session, history=history)
         hosts.expose_unguarded(run, hosts.judge(_offered(llm_request)))
         system = llm_request.config.system_instruction
-        prompt = [str(system or ""), *(_tree(one) for one in llm_request.contents)]
-        run.heard("prompt", json.dumps(prompt, ensure_ascii=False), keep=self._texts)
+        prompt = [str(system or ""), *llm_request.contents]
+        run.heard("prompt", hosts.text_of(prompt), keep=self._texts)
 
     async def after_model_callback(self, *, callback_context: Any, llm_response: Any) -> None:
         """Take in what the model has said; pieces of a stream come again as a whole."""
         run = hosts.current(self._run)
         if run is not None and not llm_response.partial:
-            said = json.dumps(_tree(llm_response.content), ensure_ascii=False)
-            run.heard("output", said, keep=self._texts)
+            run.heard("output", hosts.text_of(llm_response.content), keep=self._texts)
 
 
 def _rendered(result: Any) -> Any:
@@ -176,10 +174,6 @@ def _take(run: Run, given: Any) -> None:
     fits = bool(given.confirmed) == (tree.get("approved") is True)
     asked = Suspended("", confirmation=str(tree.get("confirmation", "")))
     hosts.take(run, asked, tree if fits else None)
-
-
-def _tree(content: Any) -> Any:
-    return None if content is None else content.model_dump(mode="json", exclude_none=True)
 
 
 # -- people --------------------------------------------------------------------------------

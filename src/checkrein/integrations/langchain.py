@@ -18,8 +18,7 @@ run, and the question can only be answered at the desk.
 # (LangChain is not installed where types are checked)
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from checkrein.errors import Denied, MisuseError, Suspended
@@ -31,7 +30,7 @@ from checkrein.untrusted import Untrusted
 
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
-    from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, messages_to_dict
+    from langchain_core.messages import AIMessage, ToolMessage
     from langchain_core.tools import BaseTool, StructuredTool
     from langgraph.config import get_config
     from langgraph.errors import GraphBubbleUp
@@ -131,19 +130,13 @@ class Guard(AgentMiddleware[Any, Any, Any]):
         hosts.begin(run, thread, history=history)
         hosts.expose_unguarded(run, audit(request.tools))
         system = [] if request.system_message is None else [request.system_message]
-        run.heard("prompt", _text([*system, *request.messages]), keep=self._texts)
+        run.heard("prompt", hosts.text_of([*system, *request.messages]), keep=self._texts)
         return run
 
     def _after(self, run: Run | None, response: Any) -> Any:
         if run is not None and isinstance(response, ModelResponse):
-            run.heard("output", _text(response.result), keep=self._texts)
+            run.heard("output", hosts.text_of(response.result), keep=self._texts)
         return response
-
-
-def _text(messages: Iterable[BaseMessage]) -> str:
-    return json.dumps(
-        messages_to_dict(list(messages)), ensure_ascii=False, sort_keys=True, default=str
-    )
 
 
 # -- at start-up ---------------------------------------------------------------------------

@@ -258,24 +258,19 @@ class _Hooks(AgentHooks[Any]):
             run.hosted("openai_agents", _VERSION, agent=agent.name)
             hosts.begin(run, None, history=any(map(_is_history, input_items)))
             hosts.expose_unguarded(run, audit(agent))
-            run.heard("prompt", _text([system_prompt, *input_items]), keep=self._texts)
+            run.heard("prompt", hosts.text_of([system_prompt, *input_items]), keep=self._texts)
         await self._others.on_llm_start(context, agent, system_prompt, input_items)
 
     async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
         run = hosts.current(self._run)
         if run is not None:
-            output = [one.model_dump(mode="json") for one in response.output]
-            run.heard("output", _text(output), keep=self._texts)
+            run.heard("output", hosts.text_of(response.output), keep=self._texts)
         await self._others.on_llm_end(context, agent, response)
 
 
 def _is_history(item: Any) -> bool:
     role = item.get("role") if isinstance(item, Mapping) else None
     return role not in {"user", "system", "developer"}
-
-
-def _text(items: list[Any]) -> str:
-    return json.dumps(items, ensure_ascii=False, sort_keys=True, default=str)
 
 
 # -- at start-up -----------------------------------------------------------------------------

@@ -42,7 +42,7 @@ try:
     from pydantic_ai import Agent, DeferredToolRequests, DeferredToolResults, RunContext, Tool
     from pydantic_ai.capabilities import AbstractCapability
     from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, ToolFailed
-    from pydantic_ai.messages import ModelMessagesTypeAdapter, ModelResponse
+    from pydantic_ai.messages import ModelResponse
     from pydantic_ai.toolsets import AbstractToolset, FunctionToolset
 except ImportError as missing:
     raise ImportError(
@@ -122,9 +122,9 @@ class Guard(AbstractCapability[Any]):
         history = any(isinstance(one, ModelResponse) for one in messages)
         hosts.begin(run, ctx.conversation_id, history=history)
         hosts.expose_unguarded(run, _offered(ctx, request_context))
-        run.heard("prompt", _text(messages), keep=self._texts)
+        run.heard("prompt", hosts.text_of(messages), keep=self._texts)
         response = await handler(request_context)
-        run.heard("output", _text([response]), keep=self._texts)
+        run.heard("output", hosts.text_of([response]), keep=self._texts)
         return response
 
 
@@ -137,10 +137,6 @@ def _answers_for(ctx: RunContext[Any]) -> list[Any]:
 def _rendered(result: Any) -> Any:
     """Return content as the text that the model reads, so that no live value stays behind."""
     return str(result) if isinstance(result, Untrusted) else result
-
-
-def _text(messages: list[Any]) -> str:
-    return str(ModelMessagesTypeAdapter.dump_json(messages), "utf-8")
 
 
 # -- going on --------------------------------------------------------------------------------
