@@ -382,17 +382,17 @@ def test_what_came_of_a_call_stands_where_it_was_made(
     """The model reads one result of each call, in order, and nothing of a pause."""
     offered = tools.ASYNC if awaited else tools.SYNC
     prefix = "a" if awaited else ""
-    turns = [
+    first = [
         Wish(f"{prefix}save_report", {"path": "a", "text": "x"}),
         Wish(f"{prefix}send_mail", SEND.arguments),
-        Wish(f"{prefix}read_inbox"),
     ]
-    talk = talk_of(turns, offered=offered)
+    then = [Wish(f"{prefix}read_inbox")]
+    talk = talk_of(first, then, offered=offered)
     (question,) = talk.turn(awaited=awaited)
     assert done("send_mail") == []
     assert talk.turn(yes(question), awaited=awaited) == []
     told = told_in(talk.agent.llm.script.read)
-    assert [one.tool for one in told] == [one.tool for one in turns]
+    assert [one.tool for one in told] == [one.tool for one in (*first, *then)]
     assert (told[0].text, told[1].text) == ("saved a", "None")
     assert_fenced(told[2].text)
     asked = [one for one in talk.agent.llm.script.read if one["role"] == "user"]
