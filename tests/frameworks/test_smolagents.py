@@ -495,15 +495,14 @@ def test_an_answer_to_another_question_is_named_in_the_next_one(
 
 
 def test_two_equal_calls_need_two_answers(talk_of: Callable[..., Talk]) -> None:
-    """A yes to one of them lets one of them run, and the other one goes on waiting."""
+    """No yes lets more than one of them run, however often it is given, and both run in the end."""
     talk = talk_of(lambda: HOST.agent([[SEND, SEND]], tools.SYNC))
-    first, second = talk.turn()
-    assert first["confirmation"] != second["confirmation"]
-    (again,) = talk.turn(yes(second))
-    assert len(done("send_mail")) == 1
-    (again,) = talk.turn(yes(second))
-    assert len(done("send_mail")) == 1
-    assert talk.turn(yes(again)) == []
+    asked, given = talk.turn(), 0
+    while asked:
+        answers, given = yes(asked[0]), given + 1
+        for _ in range(2):
+            asked = talk.turn(answers) if asked else []
+            assert len(done("send_mail")) <= given <= 5
     assert len(done("send_mail")) == 2
 
 

@@ -114,6 +114,7 @@ class Guard:
         self._tools: dict[int, _Guarded] = {}
         for one in agents:
             one.llm = _heard(one.llm, partial(self._listen, one))
+            one.use_better_compaction = False  # it shows pieces of long results, without markers
         for one in [*agents, *getattr(agent_or_crew, "tasks", ())]:
             one.tools = [self._guarded(each) for each in one.tools or ()]
 
@@ -142,9 +143,11 @@ class Guard:
                         self._waiting.append({**about, "question": shown})
                     raise
         except (Denied, Suspended) as no:
-            if self._abort or (told and self._pausable):
+            pauses = bool(told) and self._pausable
+            if self._abort or pauses:
                 self._ending = no
-            return ToolFailure(message=told or hosts.tell(no))
+            # A failure may end the run at once, before its other calls are in the conversation.
+            return told if pauses else ToolFailure(message=told or hosts.tell(no))
 
     # -- the model -------------------------------------------------------------------------
 
