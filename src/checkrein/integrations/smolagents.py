@@ -153,8 +153,8 @@ class Guard:
                     no = error.__cause__ if isinstance(error, AgentError) else error
                     if not isinstance(no, Denied | Suspended):
                         raise
-                put_down = name in agent.managed_agents  # there, with its own arguments
-                if isinstance(no, Suspended) and run is not None and not put_down:
+                below = name in agent.managed_agents  # where the call itself was put down
+                if isinstance(no, Suspended) and run is not None and not below:
                     shown = hosts.question(run, no)
                     about = {"agent": _name(agent), "tool": name, "arguments": given}
                     shown = {**shown, "refused": refused} if refused else shown
