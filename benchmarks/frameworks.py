@@ -1,7 +1,8 @@
 """What a guarded call costs inside an agent framework, beside the bare call of the same framework.
 
 Run it with ``python benchmarks/frameworks.py [--json] [--calls N]``, in an environment that has
-the frameworks to be measured; the others are left out. A scripted model makes N calls, one a turn.
+the frameworks to be measured; the others are left out. A scripted model makes N calls, one a turn;
+16 if nothing is said, since some frameworks stop a conversation at twenty.
 For each framework, in milliseconds a call, the median over rounds in which bare and guarded
 alternate:
 
@@ -128,7 +129,7 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--calls", type=int, default=40)
+    parser.add_argument("--calls", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     figures: dict[str, dict[str, float]] = {}

@@ -189,8 +189,8 @@ def _converse(
 
     async def run() -> Any:
         if not streamed:
-            return await Runner.run(agent, start, run_config=CONFIG, context=context)
-        result = Runner.run_streamed(agent, start, run_config=CONFIG, context=context)
+            return await Runner.run(agent, start, run_config=CONFIG, context=context, max_turns=99)
+        result = Runner.run_streamed(agent, start, run_config=CONFIG, context=context, max_turns=99)
         async for _ in result.stream_events():
             pass
         return result
@@ -200,7 +200,7 @@ def _converse(
     else:
         with asyncio.Runner() as lent:  # one that run_sync has to make for itself is never closed
             asyncio.set_event_loop(lent.get_loop())
-            result = Runner.run_sync(agent, start, run_config=CONFIG, context=context)
+            result = Runner.run_sync(agent, start, run_config=CONFIG, context=context, max_turns=99)
     assert result.final_output == "done"
     items = result.to_input_list()
     history = json.dumps([items, result.to_state().to_json()], ensure_ascii=False)
