@@ -466,3 +466,37 @@ def test_what_cannot_be_served_is_said_at_the_start(
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_gateway_and_closes_its_log(number: int, files: Filesystem) -> None:
+    """Also while it waits for a client; the server behind it ends as well."""
+    files.review()
+    process = subprocess.Popen(
+        [*GATEWAY, "gateway", "--config", str(files.file), "--", *files.command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr
+    assert b"running on stdio" in process.stderr.readline()  # said by the server, once it is up
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert [one["type"] for one in _log(files)][-1] == "run.closed"
+
+
+@pytest.mark.parametrize("command", ["nothing-of-this-name", "false", "cat"])
+def test_what_is_no_server_is_said_at_the_start(command: str, files: Filesystem) -> None:
+    """A command that is not there, that ends, or that speaks something else."""
+    files.review()
+    done = subprocess.run(
+        [*GATEWAY, "gateway", "--config", str(files.file), "--", command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -101,10 +101,7 @@ def application(server: Server[Any], by_token: ByToken, config: Config, host: st
     return Doorkeeper(app, by_token)
 
 
-async def serve(
-    server: Server[Any], by_token: ByToken, config: Config, host: str, port: int
-) -> None:
+async def serve(app: Doorkeeper, host: str, port: int) -> None:
     """Serve until the process is told to end."""
-    app = application(server, by_token, config, host)
     settings = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
     await uvicorn.Server(settings).serve()

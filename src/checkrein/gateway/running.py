@@ -4,10 +4,12 @@
 # (the SDK is not installed where types are checked)
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import os
+import signal
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from mcp.types import Implementation, ToolListChangedNotification
 
 from checkrein.errors import ConfigurationError
 from checkrein.gates.queue import QueueGate
-from checkrein.gateway.http import clients_by_token, serve
+from checkrein.gateway.http import application, clients_by_token, serve
 from checkrein.gateway.proxy import Gateway
 from checkrein.integrations.mcp_client import GuardedSession, Policy
 from checkrein.log import AuditLog
@@ -28,21 +30,50 @@ from checkrein.log.keys import load_signer
 from checkrein.runs import Run
 from checkrein.setups import installed_version
 from checkrein.store import open_store
+from checkrein.visible import visible
 
 if TYPE_CHECKING:
     from checkrein.gateway.config import Config
 
 
 async def over_stdio(config: Config, command: Sequence[str]) -> None:
-    """Serve one client over standard input and output, until it goes away."""
-    async with guarded(config, command) as session:
-        with runs(config, [""]) as opened:
-            gateway = Gateway(
-                session, lambda _: opened[""], by_client=config.confirm.by == "client"
-            )
-            async with stdio_server() as (read, write):
-                options = gateway.server.create_initialization_options()
-                await gateway.server.run(read, write, options)
+    """Serve one client over standard input and output, until it goes away.
+
+    Where a signal ends it, the log is closed and the process left at once: a thread that reads
+    standard input cannot be told to stop.
+    """
+    ended = _signalled()
+    with runs(config, [""]) as opened:
+        serving = asyncio.ensure_future(_serve_pipe(config, command, opened[""]))
+        either: set[asyncio.Future[Any]] = {serving, ended}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            ended.cancel()
+            serving.result()
+    if not serving.done():
+        os._exit(128 + ended.result())
+
+
+async def _serve_pipe(config: Config, command: Sequence[str], run: Run) -> None:
+    async with guarded(config, command) as session, stdio_server() as (read, write):
+        by_client = config.confirm.by == "client"
+        server = Gateway(session, lambda _: run, by_client=by_client).server
+        await server.run(read, write, server.create_initialization_options())
+
+
+def _signalled() -> asyncio.Future[int]:
+    """Return what is done when the process is told to end, with the number of the signal."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[int] = loop.create_future()
+
+    def hear(number: int) -> None:
+        if not told.done():
+            told.set_result(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # some systems cannot
+            loop.add_signal_handler(number, hear, number)
+    return told
 
 
 async def over_http(config: Config, command: Sequence[str], host: str, port: int) -> None:
@@ -55,15 +86,16 @@ async def over_http(config: Config, command: Sequence[str], host: str, port: int
         raise ConfigurationError(
             "over HTTP each client shows a token: name it under [clients.<name>]"
         )
-    async with guarded(config, command) as session:
-        with runs(config, config.clients) as opened:
-            by_token = clients_by_token(config)
+    by_token = clients_by_token(config)
+    with runs(config, config.clients) as opened:
+        async with guarded(config, command) as session:
             gateway = Gateway(
                 session,
                 lambda context: opened.get(by_token(context.request)),
                 by_client=config.confirm.by == "client",
             )
-            await serve(gateway.server, by_token, config, host, port)
+            app = application(gateway.server, by_token, config, host)
+            await serve(app, host, port)
 
 
 @asynccontextmanager
@@ -71,7 +103,7 @@ async def connected(config: Config, command: Sequence[str], **more: Any) -> Asyn
     """Connect to the server behind the gateway.
 
     Raises:
-        ConfigurationError: there is a command and a URL, or neither.
+        ConfigurationError: there is a command and a URL, or neither; or nothing there speaks MCP.
     """
     async with AsyncExitStack() as stack:
         about: dict[str, Any] = {
@@ -82,9 +114,20 @@ async def connected(config: Config, command: Sequence[str], **more: Any) -> Asyn
             "cache": None,
             **more,
         }
-        yield await stack.enter_async_context(
-            Client(await _behind(config, command, stack), **about)
-        )
+        made = Client(await _behind(config, command, stack), **about)
+        try:
+            client = await stack.enter_async_context(made)
+        except Exception as error:  # noqa: BLE001 (the SDK wraps what went wrong in groups)
+            raise ConfigurationError(
+                f"the server behind the gateway cannot be reached: {_reason(error)}"
+            ) from None
+        yield client
+
+
+def _reason(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return visible(str(error) or type(error).__name__)
 
 
 async def _behind(config: Config, command: Sequence[str], stack: AsyncExitStack) -> Any:

@@ -93,7 +93,7 @@ class Guard(Middleware):
 
         try:
             with hosts.active(self._run_for(within)) as run:
-                if connected:
+                if within is not None and connected:
                     note_client(run, within.session, framework="fastmcp")
                 asks = connected and self._confirm == "client"
                 found = await settled(run, self._client_of(within) if asks else None, make)

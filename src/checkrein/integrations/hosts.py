@@ -257,12 +257,10 @@ def text_of(said: Any, *, without: Collection[str] = ()) -> str:
     """
     options = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
     plain = partial(_fields, frozenset(without))
-    for write in (
-        lambda: orjson.dumps(said, plain, options).decode(),
-        lambda: json.dumps(said, default=plain, skipkeys=True),  # half a character, a huge number
-    ):
-        with suppress(TypeError, ValueError, RecursionError):
-            return write()
+    with suppress(TypeError, ValueError, RecursionError):
+        return orjson.dumps(said, plain, options).decode()
+    with suppress(TypeError, ValueError, RecursionError):  # half a character, or a huge number
+        return json.dumps(said, default=plain, skipkeys=True)
     return repr(said)  # it holds itself
 
 
