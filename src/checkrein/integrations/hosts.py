@@ -28,6 +28,7 @@ Around a model call an integration says what the run cannot know: :func:`begin`,
 from __future__ import annotations
 
 import base64
+import functools
 import inspect
 import json
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
@@ -277,6 +278,7 @@ def _fields(without: frozenset[str], one: Any) -> Any:
     return {"type": type(one).__name__, **told}
 
 
+@functools.cache
 def installed(distribution: str) -> str:
     """Return the version of an installed distribution, ``""`` if that cannot be known."""
     try:
