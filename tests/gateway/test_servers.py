@@ -261,6 +261,20 @@ def _log(files: Filesystem) -> list[dict[str, Any]]:
     return [event for _, event in read_entries(files.directory / "audit")]
 
 
+def test_a_check_tells_a_changed_definition(files: Filesystem) -> None:
+    """For a pipeline: which tools would be offered, and exit code 1 if one would not be."""
+    files.review()
+    line = ["gateway", "--check", "--config", str(files.file), "--", *files.command]
+    told = checkrein(*line).splitlines()
+    assert "read_text_file: offered" in told
+    assert "move_file: not declared" in told
+    text = files.file.read_text(encoding="utf-8")
+    files.file.write_text(text.replace(files.pin("write_file"), "0" * 64), encoding="utf-8")
+    done = subprocess.run([*GATEWAY, *line], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "write_file: the tool's definition is not the pinned one" in done.stdout
+
+
 # -- the server with everything ------------------------------------------------------------------
 
 

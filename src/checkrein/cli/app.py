@@ -128,10 +128,17 @@ def gateway(
     propose: Annotated[
         bool, typer.Option("--propose", help="Print a first configuration for the server.")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Say which tools would be offered; exit 1 if a definition has changed."
+        ),
+    ] = False,
 ) -> None:
     """Put permission, confirmation and a log in front of an MCP server, for any client."""
     with plainly():
-        raise typer.Exit(gateways.gateway(config, command or [], http=http, propose=propose))
+        done = gateways.gateway(config, command or [], http=http, propose=propose, check=check)
+        raise typer.Exit(done)
 
 
 @app.command()

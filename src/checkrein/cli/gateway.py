@@ -12,11 +12,14 @@ from pathlib import Path
 
 from checkrein.errors import ConfigurationError
 from checkrein.gateway import config as configuration
+from checkrein.visible import visible
 
 _NEEDED = "checkrein gateway needs its extra: pip install 'checkrein[gateway]'\n"
 
 
-def gateway(path: Path | None, command: Sequence[str], *, http: str, propose: bool) -> int:
+def gateway(
+    path: Path | None, command: Sequence[str], *, http: str, propose: bool, check: bool
+) -> int:
     """Run a gateway until its client goes away; return the exit code.
 
     Raises:
@@ -34,6 +37,8 @@ def gateway(path: Path | None, command: Sequence[str], *, http: str, propose: bo
     if path is None:
         raise ConfigurationError("--config names the configuration; --propose makes a first one")
     config = configuration.read(path)
+    if check:
+        return asyncio.run(_checked(config, command))
     if http:
         host, _, port = http.rpartition(":")
         if not port.isdecimal() or not host:
@@ -42,6 +47,20 @@ def gateway(path: Path | None, command: Sequence[str], *, http: str, propose: bo
     else:
         asyncio.run(running.over_stdio(config, command))
     return 0
+
+
+async def _checked(config: configuration.Config, command: Sequence[str]) -> int:
+    """Say of each tool whether it would be offered; 1 if one that is declared would not be."""
+    from checkrein.gateway import running  # noqa: PLC0415 (as above)
+
+    async with running.guarded(config, command) as session:
+        problems = {one.tool: one.problem for one in session.problems}
+        for name in sorted(session.offered):
+            told = problems.get(name) or ("offered" if name in config.tools else "not declared")
+            sys.stdout.write(f"{visible(name)}: {told}\n")
+        for name in sorted(problems.keys() - session.offered):
+            sys.stdout.write(f"{visible(name)}: {problems[name]}\n")
+    return 1 if problems else 0
 
 
 async def _proposed(path: Path | None, command: Sequence[str]) -> str:

@@ -174,6 +174,7 @@ class GuardedSession:
 
     Attributes:
         problems: why tools that a policy names are not there, as of the last look at the server.
+        offered: the names of all tools that the server had then.
         stale: the server has said that its tools have changed: they are looked at again.
 
     Example:
@@ -184,6 +185,7 @@ class GuardedSession:
         self._client, self._policies = client, dict(policies)
         self._tools: dict[str, tuple[Tool, Callable[..., Any]]] = {}
         self.problems: list[Problem] = []
+        self.offered: set[str] = set()
         self.stale = True
 
     @property
@@ -196,6 +198,7 @@ class GuardedSession:
         """Look at the server's tools; those whose definition is not the pinned one are left out."""
         found = {one.name: one for one in await all_tools(self._client)}
         self._tools, self.problems, self.stale = {}, [], False
+        self.offered = set(found)
         for name, policy in self._policies.items():
             try:
                 if name not in found:
