@@ -24,6 +24,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 HOSTS = Path("tests/frameworks/hosts")
 SERVERS = (
+    "@modelcontextprotocol/sdk@1.32.2",
     "@modelcontextprotocol/server-filesystem@2026.8.31",
     "@modelcontextprotocol/server-everything@2026.8.31",
 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -213,6 +215,34 @@ def test_the_clients_user_lets_a_call_run(files: Filesystem, mode: str) -> None:
     assert path.read_text(encoding="utf-8") == "hello"
     assert len(asked) == 1
     assert str(path) in asked[0]
+
+
+def test_a_client_in_another_language_is_served(files: Filesystem, servers: Path) -> None:
+    """The TypeScript SDK's client, which nobody here wrote either: fences, a question, a denial."""
+    files.review(confirm='by = "client"')
+    script = servers.parents[1] / "client.mjs"  # beside the SDK, where it is found
+    shutil.copyfile(Path(__file__).with_name("client.mjs"), script)
+    path = str(files.notes / "b.txt")
+    gateway = files.gateway()
+    done = subprocess.run(
+        ["node", str(script), path, gateway.command, *gateway.args],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    told = json.loads(done.stdout)
+    assert told["tools"] == ["read_text_file", "write_file"]
+    assert len(told["asked"]) == 1
+    assert path in told["asked"][0]
+    assert not told["written"]["isError"]
+    assert Path(path).read_text(encoding="utf-8") == "hello"
+    first, middle, *_ = told["read"]["content"][0]["text"].splitlines()
+    assert first.startswith("<untrusted-")
+    assert middle == "hello"
+    assert told["denied"]["isError"]
+    (host,) = [one for one in _log(files) if one["type"] == "host"]
+    assert dict(host["ids"])["client"] == "somebody 1"
 
 
 def test_a_server_that_dies_in_a_call_leaves_it_in_doubt(files: Filesystem, mode: str) -> None:
