@@ -23,4 +23,4 @@ def needed(framework: str, *modules: str) -> None:
             importlib.import_module(name)
         else:
             reason = f"{name} is not installed: run the session frameworks(framework={framework!r})"
-            pytest.importorskip(name, reason=reason)
+            pytest.importorskip(name, reason=reason, exc_type=ImportError)
