@@ -407,3 +407,20 @@ def test_an_agent_that_is_a_tool_is_paused_with_the_one_above(tmp_path: Path) ->
         assert outer(reply(given)).stop_reason == "end_turn"
     assert done("send_mail") == [(BOSS, "x", 1)]
     talks.close()
+
+
+def test_a_call_in_the_background_is_guarded_and_no_answer_reaches_it(tmp_path: Path) -> None:
+    """It has interrupts of its own, in which this turn is not told from another one."""
+    talks = talks_in(tmp_path)
+    agent = agent_of(
+        [tools.send_mail], [SEND], plugins=[Guard()], background_tasks={"always": ["send_mail"]}
+    )
+    with talks.run("1", **ABOUT):
+        asked = questions(agent("go on").interrupts)
+    assert [one["tool"] for one in asked.values()] == ["send_mail"]
+    with talks.run("1", **ABOUT):
+        given = {one: answer(shown, True, by="dana") for one, shown in asked.items()}
+        again = questions(agent(reply(given)).interrupts)
+    assert [one["tool"] for one in again.values()] == ["send_mail"]
+    assert DONE == []
+    talks.close()

@@ -198,11 +198,11 @@ def _asking(context: Any) -> Callable[[dict[str, Any]], Any]:
 
     def ask(shown: dict[str, Any]) -> Any:
         about = shown["confirmation"]
-        for number in numbers[about]:
-            given = context.interrupt(f"{_OURS}{about}:{number}", reason=shown).response
+        while True:
+            name = f"{_OURS}{about}:{next(numbers[about])}"
+            given = context.interrupt(name, reason=shown).response
             if given in _said(context):
                 return given
-        raise AssertionError  # pragma: no cover (the numbers have no end)
 
     return ask
 
