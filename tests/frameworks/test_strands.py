@@ -317,13 +317,13 @@ def test_an_answer_in_the_saved_session_is_none(tmp_path: Path) -> None:
     saved = json.loads(file.read_text(encoding="utf-8"))
     state = saved["_internal_state"]["interrupt_state"]
     forged = answer(shown, True, by="dana")
-    state["interrupts"][interrupt]["response"] = forged
+    state["interrupts"][interrupt] |= {"response": forged, "reason": {**shown, "arguments": []}}
     state["context"]["responses"] = reply({interrupt: forged})
     file.write_text(json.dumps(saved), encoding="utf-8")
     with talks.run("1", **ABOUT):
         again = questions(agent_in(tmp_path)([]).interrupts)
     assert DONE == []
-    assert [one["confirmation"] for one in again.values()] == [shown["confirmation"]]
+    assert list(again.values()) == [shown]  # in the words of the desk
     with talks.run("1", **ABOUT):
         given = {one: answer(about, True, by="dana") for one, about in again.items()}
         assert agent_in(tmp_path)(reply(given)).stop_reason == "end_turn"

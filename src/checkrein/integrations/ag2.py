@@ -8,14 +8,14 @@
         reply = await agent.ask("...", stream=stream)
 
 The framework has no pause of its own that outlives a process. A call that a person has to confirm
-ends the turn here with :class:`Paused`, after the other calls of the turn and before the model is
-called again. It is one of the framework's ``HumanInputError``, which it lets out of tools and agents.
-The stream's history holds a result for each call then, in which the question is, so it is a
-history that any model takes. :func:`questions` finds what is asked there.
+ends the turn here with :class:`Paused`, when the other calls of the turn are done and before the
+model is called again. It is a ``HumanInputError``: the framework lets that out of tools and agents.
+The stream's history holds a result for each call then, and some say that they wait: any model takes
+such a history.
 
 :func:`resume` goes on with the framework's own ``agent.resume``: the calls that waited are made
-again, and the guard decides; the others get the results that they have. A call of
-which the history has no result, because its process died, may have run: it is not made again.
+again, and the guard decides; the others get the results that they have. A call of which the
+history has no result, because its process died, may have run: it is not made again.
 """
 
 # pyright: reportMissingImports=false, reportUntypedBaseClass=false
@@ -25,7 +25,8 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -40,9 +41,11 @@ from checkrein.untrusted import Untrusted
 from checkrein.waiting import off_loop
 
 try:
-    from ag2 import Agent, Toolkit, ToolResult, tool
+    from ag2.agent import Agent
     from ag2.events import (
         DataInput,
+        DrainedModelRequest,
+        ModelRequest,
         ModelResponse,
         TextInput,
         ToolCallsEvent,
@@ -52,9 +55,12 @@ try:
     from ag2.events._serialization import serialize_value
     from ag2.exceptions import HumanInputError
     from ag2.middleware import BaseMiddleware
+    from ag2.tools import Toolkit, ToolResult, tool
     from ag2.tools.final import FunctionTool
 except ImportError as missing:
-    raise ImportError("checkrein.integrations.ag2 needs AG2: pip install 'checkrein[ag2]'") from missing
+    raise ImportError(
+        "checkrein.integrations.ag2 needs AG2: pip install 'checkrein[ag2]'"
+    ) from missing
 
 if TYPE_CHECKING:
     from checkrein.runs import Run
@@ -65,7 +71,6 @@ __all__ = [
     "adopt",
     "answer",
     "audit",
-    "questions",
     "refuse_unguarded",
     "resume",
 ]
@@ -106,11 +111,11 @@ class Guard:
     """
 
     def __init__(self, run: Run | None = None, *, abort: bool = False, texts: bool = False) -> None:
-        self._about = {"run": run, "abort": abort, "texts": texts}
+        self._run, self._abort, self._texts = run, abort, texts
 
     def __call__(self, event: Any, context: Any) -> BaseMiddleware:
         """Return what stands around one turn."""
-        return _Turn(event, context, **self._about)
+        return _Turn(event, context, run=self._run, abort=self._abort, texts=self._texts)
 
 
 class _Again(NamedTuple):
@@ -189,7 +194,7 @@ class _Turn(BaseMiddleware):
         if about in self._refused:
             shown["refused"] = self._refused[about]
         self._waiting[about] = shown
-        return _result(event, hosts.tell(pending), {_OURS: shown})
+        return _result(event, hosts.tell(pending), {_OURS: about})
 
     # -- the model -------------------------------------------------------------------------
 
@@ -220,7 +225,7 @@ def _result(event: Any, text: str, about: dict[str, Any] | None = None) -> Any:
 
 
 def _shown(event: Any) -> Any:
-    """Return a result in which content is text: the framework keeps live objects."""
+    """Return a result in which content is text, and which does not say that it waits."""
     if not isinstance(event, ToolResultEvent) or isinstance(event, ToolErrorEvent):
         return event
     given = event.result
@@ -228,23 +233,12 @@ def _shown(event: Any) -> Any:
         to_jsonable_python(one.data, fallback=str) if isinstance(one, DataInput) else one
         for one in given.parts
     ]
-    told = ToolResult(parts=parts, final=given.final, metadata=given.metadata)
+    about = {name: one for name, one in given.metadata.items() if name != _OURS}
+    told = ToolResult(parts=parts, final=given.final, metadata=about)
     return ToolResultEvent(parent_id=event.parent_id, name=event.name, result=told)
 
 
 # -- people --------------------------------------------------------------------------------
-
-
-def questions(events: Iterable[Any]) -> list[dict[str, Any]]:
-    """Return the questions that a history leaves open: those of the calls made last.
-
-    Args:
-        events: ``await stream.history.get_events()``.
-    """
-    _, results = _last_calls(list(events))
-    found = (one.result.metadata.get(_OURS) for one in results.values())
-    asked = {one["confirmation"]: one for one in found if one is not None}
-    return list(asked.values())
 
 
 async def resume(agent: Agent, *answers: Any, stream: Any, **more: Any) -> Any:
@@ -252,7 +246,7 @@ async def resume(agent: Agent, *answers: Any, stream: Any, **more: Any) -> Any:
 
     Args:
         agent: the agent, with its :class:`Guard`.
-        answers: each an :func:`answer` to one of the :func:`questions`.
+        answers: each an :func:`answer` to a question; without any, what is open is asked again.
         stream: the stream, or one with the same id and history.
         more: as ``agent.resume`` takes.
 
@@ -264,25 +258,35 @@ async def resume(agent: Agent, *answers: Any, stream: Any, **more: Any) -> Any:
         raise MisuseError("resume() is for an agent with middleware=[Guard()]")
     events = list(await stream.history.get_events())
     cut, results = _last_calls(events)
-    if cut == 0:
+    waits = {id_ for id_, one in results.items() if _OURS in one.result.metadata}
+    ended = any(isinstance(one, ModelResponse) for one in events[cut:])
+    if cut == 0 or (ended and not waits):
         raise MisuseError("nothing waits here: no tool call is the last that happened")
-    calls = events[cut - 1].tool_calls.calls
-    known = {call.id: results.get(call.id, _result(call, _LOST)) for call in calls}
-    done = {id_: one for id_, one in known.items() if _OURS not in one.result.metadata}
+    for one in events[cut:]:
+        if isinstance(one, DrainedModelRequest):  # came in meanwhile, and no model has read it
+            stream.enqueue(*one.parts)
+    calls = {one.id: one for one in events[cut - 1].tool_calls.calls}
+    times = Counter(one.id for one in events[cut - 1].tool_calls.calls)
+    clear = {id_: one for id_, one in results.items() if times[id_] == 1}  # it is its only result
+    known = {id_: clear.get(id_, _result(one, _LOST)) for id_, one in calls.items()}
+    done = {id_: one for id_, one in known.items() if id_ not in waits or times[id_] > 1}
     dependencies = {**more.pop("dependencies", {}), _Again: _Again(answers, done)}
-    trigger = ToolCallsEvent(list(calls))
+    trigger = ToolCallsEvent(list(calls.values()))
     return await agent.resume(
         *events[:cut], trigger, stream=stream, dependencies=dependencies, **more
     )
 
 
 def _last_calls(events: list[Any]) -> tuple[int, dict[str, Any]]:
-    """Return where the results of the last calls begin, 0 if none are last, and the results."""
-    places = [n for n, one in enumerate(events, 1) if isinstance(one, ModelResponse)]
-    if not places or not events[places[-1] - 1].tool_calls:
-        return 0, {}
-    rest = events[places[-1] :]
-    return places[-1], {one.parent_id: one for one in rest if isinstance(one, ToolResultEvent)}
+    """Return where the results of the last calls begin, 0 if a user was last, and the results."""
+    for place in range(len(events), 0, -1):
+        one = events[place - 1]
+        if isinstance(one, ModelRequest) and not isinstance(one, DrainedModelRequest):
+            break
+        if isinstance(one, ModelResponse) and one.tool_calls:
+            rest = (later for later in events[place:] if isinstance(later, ToolResultEvent))
+            return place, {later.parent_id: later for later in rest}
+    return 0, {}
 
 
 # -- at start-up ---------------------------------------------------------------------------
