@@ -30,6 +30,7 @@ from ag2.events import (  # noqa: E402
     ModelResponse,
     ToolResultEvent,
 )
+from ag2.exceptions import HumanInputError  # noqa: E402
 from ag2.middleware import BaseMiddleware  # noqa: E402
 from ag2.tools import WebSearchTool  # noqa: E402
 from ag2.tools.final import FunctionTool  # noqa: E402
@@ -509,3 +510,39 @@ def test_only_an_agent_with_the_middleware_is_resumed(tmp_path: Path) -> None:
     with talks.run("1", **ABOUT), pytest.raises(MisuseError, match=r"middleware=\[Guard"):
         asyncio.run(resume(agent_of([tools.send_mail], [SEND]), stream=stream))
     talks.close()
+
+
+def test_what_waited_before_the_user_spoke_again_is_over(tmp_path: Path) -> None:
+    """To go on there would take back what was said since."""
+    talks, stream = talks_in(tmp_path), MemoryStream()
+    agent = guarded([tools.send_mail], SEND)
+    with talks.run("1", **ABOUT):
+        (question,) = asked(agent, stream)
+        assert asked(agent, stream) == []
+        with pytest.raises(MisuseError, match="nothing waits"):
+            asyncio.run(resume(agent, answer(question, True, by="dana"), stream=stream))
+    assert DONE == []
+    talks.close()
+
+
+def test_a_person_whom_an_adopted_tool_cannot_reach_ends_the_turn(tmp_path: Path) -> None:
+    """That is no result of the tool, as the framework sees it."""
+
+    @tool
+    async def foreign(ctx: Context) -> str:
+        """Ask somebody."""
+        return await ctx.input("may I?")
+
+    log = MemoryLog()
+    with open_run(tmp_path, log=log), pytest.raises(HumanInputError):
+        HOST.chat([adopt(foreign, writes("frameworks.context"))], [Wish("foreign")])
+    assert [one["status"] for one in log.of("call.outcome")] == ["suspended"]
+
+
+def test_middleware_inside_of_ours_hides_no_tools(tmp_path: Path) -> None:
+    """The tools that the model is offered are found below it."""
+    for offered, exposed in ((tools.read_inbox, False), (twins.read_inbox, True)):
+        agent = agent_of([offered], (), middleware=[Guard(), BaseMiddleware])
+        with open_run(tmp_path) as run:
+            asyncio.run(agent.ask("go on"))
+            assert run.exposed is exposed

@@ -21,6 +21,7 @@ from strands.hooks import (  # noqa: E402
     AfterToolCallEvent,
     BeforeToolCallEvent,
 )
+from strands.interrupt import InterruptException  # noqa: E402
 from strands.middleware import ExecuteToolStage, ToolResultEvent  # noqa: E402
 from strands.session import FileSessionManager  # noqa: E402
 from strands.tools.decorator import DecoratedFunctionTool  # noqa: E402
@@ -424,3 +425,37 @@ def test_a_call_in_the_background_is_guarded_and_no_answer_reaches_it(tmp_path: 
     assert [one["tool"] for one in again.values()] == ["send_mail"]
     assert DONE == []
     talks.close()
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["by its context", "by its stream"])
+def test_an_adopted_tool_may_interrupt_by_itself(whole: bool, tmp_path: Path) -> None:
+    """Its interrupt is its own; the call is decided again when the agent is resumed."""
+
+    @tool(context=True)
+    def careful(tool_context: ToolContext) -> str:
+        """Ask before writing."""
+        said = tool_context.interrupt("may I", reason="write?")
+        DONE.append(("careful", said))
+        return "written"
+
+    class Raising(DecoratedFunctionTool):
+        async def stream(self, *about: Any, **more: Any) -> Any:
+            async for event in super().stream(*about, **more):
+                for one in getattr(event, "interrupts", ()):
+                    raise InterruptException(one)
+                yield event
+
+    spec, made = careful.tool_spec, careful._tool_func
+    inner = Raising("careful", spec, made, careful._metadata) if whole else careful
+    log = MemoryLog()
+    agent = agent_of(
+        [adopt(inner, writes("frameworks.context"))], [[Wish("careful")]], plugins=[Guard()]
+    )
+    with open_run(tmp_path, log=log):
+        paused = agent("go on")
+        assert questions(paused.interrupts) == {}
+        (one,) = paused.interrupts
+        said = {"interruptResponse": {"interruptId": one.id, "response": "yes"}}
+        assert agent([said]).stop_reason == "end_turn"
+    assert done("careful") == [("yes",)]
+    assert [one["status"] for one in log.of("call.outcome")] == ["suspended", "done"]
