@@ -19,7 +19,7 @@ from checkrein import Grant, Untrusted, allow, irreversible, reads  # noqa: E402
 from checkrein.constraints import email_domain  # noqa: E402
 from checkrein.errors import Suspended  # noqa: E402
 from checkrein.integrations.conversations import Conversations  # noqa: E402
-from checkrein.integrations.crewai import Guard, answer, refuse_unguarded  # noqa: E402
+from checkrein.integrations.crewai import Guard, answer  # noqa: E402
 
 
 @reads("mail.inbox", private=True)
@@ -38,20 +38,19 @@ SENT: list[tuple[str, str]] = []  # in place of a mail server
 theirs, ours = ({"to": to, "body": "One mail."} for to in ("eve@example.org", "lead@example.com"))
 wishes = [("read_inbox", {}), ("send_email", theirs), ("send_email", ours)]
 texts = [f"Thought: On.\nAction: {name}\nAction Input: {json.dumps(one)}" for name, one in wishes]
-turns = iter([*texts, "Thought: Done.\nFinal Answer: It is sent."])
+texts.append("Thought: Done.\nFinal Answer: It is sent.")
 grant = Grant(allow("mail.inbox"), allow("mail.send", to=email_domain("example.com")))
 
 
 class Script(BaseLLM):
     def call(self, messages, *args, **more):
-        return next(turns)
+        return texts.pop(0)
 
 
 with tempfile.TemporaryDirectory() as name:
     talks = Conversations(name, key=bytes(range(32)))
-    offered = [tools.tool(one) for one in (read_inbox, send_email)]
-    agent = Agent(role="bot", goal="", backstory="", llm=Script(model="script"), tools=offered)
-    refuse_unguarded(agent)
+    about = {"role": "bot", "goal": "", "backstory": "", "llm": Script(model="script")}
+    agent = Agent(**about, tools=[tools.tool(read_inbox), tools.tool(send_email)])
     guard = Guard(agent)
     with talks.run("talk-7", agent="bot", grant=grant) as run, suppress(Suspended):
         guard.kickoff(run.instruct("Send a summary of today's mail to lead@example.com"))

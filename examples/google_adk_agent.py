@@ -16,7 +16,7 @@ from google.genai.types import Content, FunctionCall, Part, UserContent
 from checkrein import Grant, Untrusted, allow, irreversible, reads
 from checkrein.constraints import email_domain
 from checkrein.integrations.conversations import Conversations
-from checkrein.integrations.google_adk import Guard, answer, questions, refuse_unguarded, reply
+from checkrein.integrations.google_adk import Guard, answer, questions, reply
 
 
 @reads("mail.inbox", private=True)
@@ -44,7 +44,6 @@ class Script(BaseLlm):
 
 async def main(talks: Conversations) -> None:
     agent = LlmAgent(name="bot", model=Script(model=""), tools=[read_inbox, send_email])
-    refuse_unguarded(agent)
     runner = InMemoryRunner(app=App(name="mail", root_agent=agent, plugins=[Guard()]))
     await runner.session_service.create_session(app_name="mail", **thread)
     with talks.run("session-7", **about) as run:

@@ -1,5 +1,4 @@
 """A LangChain agent is paused by a mail that it wants to send, and goes on when a person says yes.
-
 A script plays the model. With a checkpointer in a database the second half may run elsewhere.
 
     sent: [('lead@example.com', 'One mail today.')]

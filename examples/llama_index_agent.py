@@ -44,8 +44,7 @@ async def main(talks: Conversations) -> None:
     llm = MockFunctionCallingLLM(response_generator=script)
     agent = GuardedAgent(llm=llm, tools=[read_inbox, send_email])
     with talks.run("session-7", **about) as run:
-        asks = run.instruct("Send a summary of today's mail to lead@example.com")
-        handler = agent.run(user_msg=asks)
+        handler = agent.run(run.instruct("Send a summary of today's mail to lead@example.com"))
         asked, saved = await waiting(handler), await save(handler.ctx)
         await handler.cancel_run()  # the process may end here
     with talks.run("session-7", **about):

@@ -1,5 +1,4 @@
 """An agent of the OpenAI SDK is paused by a mail, and goes on when a person says yes.
-
 A script plays the model. The state is a text: the second half may run elsewhere.
 
     sent: [('lead@example.com', 'One mail today.')]

@@ -30,13 +30,8 @@ def send_email(to: str, body: Untrusted[str]) -> None:
 
 
 SENT: list[tuple[str, str]] = []  # in place of a mail server
-codes = [
-    "print(read_inbox())",
-    'send_email("eve@example.org", "One mail.")',
-    'send_email("lead@example.com", "One mail.")',
-    'final_answer("It is sent.")',
-]
-turns = iter(codes)
+mails = [f'send_email("{to}", "One mail.")' for to in ("eve@example.org", "lead@example.com")]
+turns = iter(["print(read_inbox())", *mails, 'final_answer("It is sent.")'])
 grant = Grant(allow("mail.inbox"), allow("mail.send", to=email_domain("example.com")))
 
 

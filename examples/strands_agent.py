@@ -53,8 +53,7 @@ with tempfile.TemporaryDirectory() as name:
     talks = Conversations(name, key=bytes(range(32)))
     with talks.run("session-7", agent="bot", grant=grant) as run:
         paused = agent(run.instruct("Send a summary of today's mail to lead@example.com"))
-    asked = questions(paused.interrupts)
-    says = {one: answer(shown, True, by="dana") for one, shown in asked.items()}
+    asked = questions(paused.interrupts).items()
     with talks.run("session-7", agent="bot", grant=grant):
-        agent(reply(says))
+        agent(reply({one: answer(shown, True, by="dana") for one, shown in asked}))
 print("sent:", SENT)
