@@ -174,7 +174,8 @@ class GuardedSession:
 
     Attributes:
         problems: why tools that a policy names are not there, as of the last look at the server.
-        stale: the server has said that its tools have changed: they are looked at again.
+        stale: the server has said that its tools have changed: they are looked at again. It
+            is set to ``True`` when the server says so, and holds until a look that began later.
 
     Example:
         >>> session = GuardedSession(client, {"send": policy})  # doctest: +SKIP
@@ -184,7 +185,16 @@ class GuardedSession:
         self._client, self._policies = client, dict(policies)
         self._tools: dict[str, tuple[Tool, Callable[..., Any]]] = {}
         self.problems: list[Problem] = []
-        self.stale = True
+        self._changes, self._seen = 1, 0
+
+    @property
+    def stale(self) -> bool:
+        """Whether no look at the tools has begun since the server said that they had changed."""
+        return self._seen < self._changes
+
+    @stale.setter
+    def stale(self, changed: bool) -> None:
+        self._changes += changed
 
     @property
     def server(self) -> str:
@@ -194,8 +204,11 @@ class GuardedSession:
 
     async def refresh(self) -> None:
         """Look at the server's tools; those whose definition is not the pinned one are left out."""
+        as_of = self._changes
         found = {one.name: one for one in await all_tools(self._client)}
-        self._tools, self.problems, self.stale = {}, [], False
+        if as_of < self._seen:  # a look that began later was faster
+            return
+        self._tools, self.problems, self._seen = {}, [], as_of
         for name, policy in self._policies.items():
             try:
                 if name not in found:
