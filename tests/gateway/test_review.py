@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +28,9 @@ from mcp.types import (  # noqa: E402
 )
 
 from checkrein.gateway import config as configuration  # noqa: E402
+from checkrein.gateway.pipe import Lines  # noqa: E402
 from checkrein.integrations.mcp_client import fingerprint  # noqa: E402
+from checkrein.log import read_entries  # noqa: E402
 from gateway.facing import MODES, Facing, talk  # noqa: E402
 
 
@@ -168,3 +174,164 @@ def test_a_look_that_began_before_a_change_leaves_the_session_stale(tmp_path: Pa
 
     assert talk(config, server.server, go) == (True, "there is no tool of this name here")
     assert server.done == []
+
+
+# -- the process -----------------------------------------------------------------------------
+
+SERVER = """
+from mcp.server.mcpserver import MCPServer
+
+server = MCPServer("notes")
+
+
+@server.tool()
+def read() -> str:
+    return "read"
+
+
+server.run()
+"""
+CLIENT = f'[clients.ann]\ntoken_sha256 = "{"0" * 64}"\n'
+GATEWAY = [sys.executable, "-m", "checkrein", "gateway"]
+
+
+class Command:
+    """The command, in front of a small server, with what it proposes.
+
+    Attributes:
+        server: the command of the server.
+        file: the configuration.
+        directory: where all of it is.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        script = directory / "notes.py"
+        script.write_text(SERVER, encoding="utf-8")
+        self.server = [sys.executable, str(script)]
+        self.file, self.directory = directory / "gateway.toml", directory
+        proposed = [*GATEWAY, "--propose", "--", *self.server]
+        done = subprocess.run(proposed, check=True, capture_output=True, text=True, timeout=60)
+        self.file.write_text(done.stdout, encoding="utf-8")
+
+    def run(self, *arguments: str, server: list[str] | None = None) -> tuple[int, str]:
+        """Run it with nobody at its standard input; return the exit code and the errors."""
+        done = subprocess.run(
+            [*GATEWAY, *arguments, "--", *(self.server if server is None else server)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_gateway_that_is_told_to_end_closes_its_log(number: int, tmp_path: Path) -> None:
+    """Its client says nothing and is still there; the run is over in the log all the same."""
+    command = Command(tmp_path)
+    arguments = [*GATEWAY, "--config", str(command.file), "--", *command.server]
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        hello = {"protocolVersion": "2025-11-25", "capabilities": {}}
+        hello["clientInfo"] = {"name": "c", "version": "1"}
+        asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+        process.stdin.write(json.dumps(asked) + "\n")
+        process.stdin.flush()
+        assert process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+    kinds = [event["type"] for _, event in read_entries(tmp_path / "audit")]
+    assert kinds == ["run.opened", "run.closed"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the SDK reads there")
+def test_lines_are_those_that_were_sent() -> None:
+    """However they are cut up, and whether or not the last one ends."""
+    pieces = (b"a\n\nb", b"c", "d\u00e9\n".encode()[:2], "d\u00e9\n".encode()[2:], b"\xff\ne")
+
+    async def main() -> list[str]:
+        reads, sends = os.pipe()
+        found = []
+        lines = Lines(reads)
+        with os.fdopen(reads), os.fdopen(sends, "wb", buffering=0) as pipe:
+            for piece in pieces:
+                pipe.write(piece)
+            pipe.close()
+            async for line in lines:
+                found.append(line)
+        return found
+
+    assert asyncio.run(main()) == ["a", "", "bcd\u00e9", "\ufffd", "e"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the SDK reads there")
+def test_a_wait_for_a_line_can_be_cancelled() -> None:
+    """Nothing is sent, nothing is closed, and it ends."""
+
+    async def main() -> None:
+        reads, sends = os.pipe()
+        with os.fdopen(reads), os.fdopen(sends, "wb"):
+            waits = asyncio.ensure_future(anext(Lines(reads)))
+            await asyncio.sleep(0)
+            waits.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waits
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the SDK reads there")
+def test_a_file_is_read_as_well(tmp_path: Path) -> None:
+    """No event loop can wait for one."""
+    (tmp_path / "a").write_bytes(b"a\nb")
+
+    async def main() -> list[str]:
+        with (tmp_path / "a").open("rb") as file:
+            return [line async for line in Lines(file.fileno())]
+
+    assert asyncio.run(main()) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "arguments", "told"),
+    [
+        ('"checkrein.db"', '"none/checkrein.db"', [], "cannot be created"),
+        ('"audit"', '"gateway.toml"', [], "opening the log"),
+        ('"audit"', '"audit"\nkey = "none"', [], "cannot be read"),
+        ("[log]", CLIENT + "[log]", ["--http", "127.0.0.1:70000"], "HOST:PORT"),
+        ("[log]", CLIENT + "[log]", ["--http", "0.0.0.0:8080"], "allowed_hosts"),
+    ],
+    ids=["store", "log", "key", "port", "host"],
+)
+def test_what_is_wrong_once_the_server_runs_is_told_in_a_line(
+    old: str, new: str, arguments: list[str], told: str, tmp_path: Path
+) -> None:
+    """It is what somebody in a hurry reads: the cause, and no trace of tasks."""
+    command = Command(tmp_path)
+    text = command.file.read_text(encoding="utf-8")
+    command.file.write_text(text.replace(old, new, 1), encoding="utf-8")
+    code, errors = command.run("--config", str(command.file), *arguments)
+    assert code == 2
+    assert told in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("server", [["no-such-command"], [sys.executable, "-c", "pass"]])
+@pytest.mark.parametrize("proposes", [True, False])
+def test_a_server_that_does_not_start_is_named(
+    server: list[str], proposes: bool, tmp_path: Path
+) -> None:
+    """No such command, or one that ends at once."""
+    command = Command(tmp_path)
+    arguments = ["--propose"] if proposes else ["--config", str(command.file)]
+    code, errors = command.run(*arguments, server=server)
+    assert code == 2
+    assert f"{server[0]} does not answer" in errors
+    assert "Traceback" not in errors

@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
-from checkrein.errors import ConfigurationError
+from checkrein.errors import CheckreinError, ConfigurationError
 from checkrein.gateway import config as configuration
 
+_HIGHEST = 65535
 _NEEDED = "checkrein gateway needs its extra: pip install 'checkrein[gateway]'\n"
 
 
@@ -28,6 +31,26 @@ def gateway(path: Path | None, command: Sequence[str], *, http: str, propose: bo
         sys.stderr.write(_NEEDED)
         return 2
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    try:
+        return _gateway(running, path, command, http=http, propose=propose)
+    except BaseExceptionGroup as several:  # task groups wrap what is raised inside them
+        raise _plain(several) from None
+
+
+def _plain(error: BaseException) -> BaseException:
+    """Return what somebody can mend, from inside of groups; *error* itself if that is unknown."""
+    below = [error]
+    for one in below:
+        if isinstance(one, BaseExceptionGroup):
+            below += one.exceptions
+        elif isinstance(one, (CheckreinError, SystemExit)):
+            return one
+    return error
+
+
+def _gateway(
+    running: Any, path: Path | None, command: Sequence[str], *, http: str, propose: bool
+) -> int:
     if propose:
         sys.stdout.write(asyncio.run(_proposed(path, command)))
         return 0
@@ -36,11 +59,33 @@ def gateway(path: Path | None, command: Sequence[str], *, http: str, propose: bo
     config = configuration.read(path)
     if http:
         host, _, port = http.rpartition(":")
-        if not port.isdecimal() or not host:
+        if not port.isdecimal() or not host or int(port) > _HIGHEST:
             raise ConfigurationError("--http takes HOST:PORT, 127.0.0.1:8080 for example")
-        asyncio.run(running.over_http(config, command, host.strip("[]"), int(port)))
-    else:
-        asyncio.run(running.over_stdio(config, command))
+        return _served(running.over_http(config, command, host.strip("[]"), int(port)))
+    return _served(running.over_stdio(config, command))
+
+
+def _served(work: Coroutine[Any, Any, None]) -> int:
+    """Serve until the client goes away or the process is told to end; return the exit code."""
+
+    async def until_told() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        if task is None:  # there is one: this is a coroutine
+            return
+        signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(task.cancel))
+        try:
+            await work
+        except Exception:
+            if not task.cancelling():
+                raise
+            raise asyncio.CancelledError from None  # what the transport says to being ended
+
+    try:
+        asyncio.run(until_told())
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except asyncio.CancelledError:  # the log is closed
+        return 128 + signal.SIGTERM
     return 0
 
 

@@ -30,6 +30,7 @@ ByToken = Callable[[Any], str]
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _LONGEST: Final = 4096
+_PATIENCE: Final = 5  # seconds for calls and open streams, when the process is told to end
 
 
 def clients_by_token(config: Config) -> ByToken:
@@ -106,5 +107,12 @@ async def serve(
 ) -> None:
     """Serve until the process is told to end."""
     app = application(server, by_token, config, host)
-    settings = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
+    settings = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=_PATIENCE,
+    )
     await uvicorn.Server(settings).serve()

@@ -21,6 +21,7 @@ from mcp.types import Implementation, ToolListChangedNotification
 from checkrein.errors import ConfigurationError
 from checkrein.gates.queue import QueueGate
 from checkrein.gateway.http import clients_by_token, serve
+from checkrein.gateway.pipe import lines_of_stdin
 from checkrein.gateway.proxy import Gateway
 from checkrein.integrations.mcp_client import GuardedSession, Policy
 from checkrein.log import AuditLog
@@ -40,7 +41,7 @@ async def over_stdio(config: Config, command: Sequence[str]) -> None:
             gateway = Gateway(
                 session, lambda _: opened[""], by_client=config.confirm.by == "client"
             )
-            async with stdio_server() as (read, write):
+            async with stdio_server(lines_of_stdin()) as (read, write):
                 options = gateway.server.create_initialization_options()
                 await gateway.server.run(read, write, options)
 
@@ -71,7 +72,7 @@ async def connected(config: Config, command: Sequence[str], **more: Any) -> Asyn
     """Connect to the server behind the gateway.
 
     Raises:
-        ConfigurationError: there is a command and a URL, or neither.
+        ConfigurationError: there is a command and a URL, or neither; or no server answers.
     """
     async with AsyncExitStack() as stack:
         about: dict[str, Any] = {
@@ -82,9 +83,21 @@ async def connected(config: Config, command: Sequence[str], **more: Any) -> Asyn
             "cache": None,
             **more,
         }
-        yield await stack.enter_async_context(
-            Client(await _behind(config, command, stack), **about)
-        )
+        client = Client(await _behind(config, command, stack), **about)
+        try:
+            await stack.enter_async_context(client)
+        except Exception as error:
+            raise ConfigurationError(
+                f"{command[0] if command else config.server.url} does not answer as an MCP server "
+                f"does: {_reason(error)}"
+            ) from error
+        yield client
+
+
+def _reason(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
 
 
 async def _behind(config: Config, command: Sequence[str], stack: AsyncExitStack) -> Any:
