@@ -29,6 +29,7 @@ from mcp.types import (  # noqa: E402
 
 from checkrein.gateway import config as configuration  # noqa: E402
 from checkrein.gateway.pipe import Lines  # noqa: E402
+from checkrein.gateway.proposal import propose  # noqa: E402
 from checkrein.integrations.mcp_client import fingerprint  # noqa: E402
 from checkrein.log import read_entries  # noqa: E402
 from gateway.facing import MODES, Facing, talk  # noqa: E402
@@ -174,6 +175,69 @@ def test_a_look_that_began_before_a_change_leaves_the_session_stale(tmp_path: Pa
 
     assert talk(config, server.server, go) == (True, "there is no tool of this name here")
     assert server.done == []
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {}}, "required": 5},
+        {"properties": {"a": {}}, "required": {"a": 1}},
+        {"properties": ["a"]},
+        {"properties": {"a.b": {}, "a_b": {}}},
+    ],
+)
+def test_one_odd_definition_does_not_take_the_other_tools_away(
+    schema: dict[str, Any], tmp_path: Path
+) -> None:
+    """It is a problem of that tool, even where somebody has pinned it."""
+    server = Hostile(a_tool("odd"), a_tool("get"))
+    server.tools[0] = Tool.model_construct(name="odd", input_schema={"type": "object", **schema})
+    config = server.trusted(tmp_path)
+
+    async def go(face: Facing) -> Any:
+        async def look(**_: Any) -> ListToolsResult:
+            return ListToolsResult.model_construct(tools=server.tools, next_cursor=None)
+
+        face.session._client.list_tools = look
+        names = [one.name for one in (await face.client.list_tools()).tools]
+        return names, [one.tool for one in face.session.problems]
+
+    assert talk(config, server.server, go) == (["get"], ["odd"])
+
+
+@pytest.mark.parametrize("name", ["a\u00b2", "\u00b2", "", "from", "self", "path.x", "\u0301a"])
+def test_an_argument_may_be_called_anything(name: str, tmp_path: Path) -> None:
+    """Python's rules for names are no rules of the protocol."""
+    server = Hostile(a_tool("get", properties={name: {"type": "string"}}, required=[name]))
+    config = server.trusted(tmp_path)
+
+    async def go(face: Facing) -> Any:
+        return (await face.client.call_tool("get", {name: "x"})).is_error
+
+    assert not talk(config, server.server, go)
+    assert server.done == [("get", {name: "x"})]
+
+
+@pytest.mark.parametrize(
+    "tools",
+    [
+        [a_tool("a"), a_tool("a-2"), a_tool("a!")],
+        [a_tool("a"), a_tool("a", title="another")],
+        [a_tool("a", properties=None)],
+        [a_tool("a\n[b]\x1b[2J", properties={"x\ny = 1": {}, "": {}}, description="\n[c]\u2028")],
+    ],
+    ids=["numbers", "twice", "null", "escapes"],
+)
+def test_whatever_a_server_offers_can_be_proposed(tools: list[Tool], tmp_path: Path) -> None:
+    """The proposal ends, is read, and shows nothing that acts on a terminal."""
+    text = propose("hostile", tools)
+    assert text.replace("\n", "").isprintable()
+    (tmp_path / "gateway.toml").write_text(text, encoding="utf-8")
+    config = configuration.read(tmp_path / "gateway.toml")
+    assert config.tools.keys() == {one.name for one in tools}
+    assert config.tools["a" if len(tools) > 1 else tools[0].name].pinned in {
+        fingerprint(one) for one in tools
+    }
 
 
 # -- the process -----------------------------------------------------------------------------

@@ -217,6 +217,9 @@ class GuardedSession:
                 self._tools[name] = tool, _guarded(self._body(name), tool, policy)
             except (ConfigurationError, MisuseError, TamperedError) as error:
                 self.problems.append(Problem(name, visible(str(error))))
+            except Exception as error:  # noqa: BLE001 (the other tools have not deserved that)
+                odd = f"its definition cannot be taken in ({type(error).__name__})"
+                self.problems.append(Problem(name, odd))
 
     async def list_tools(self) -> ListToolsResult:
         """Return the tools that are there, with hints that say what their guards say.
