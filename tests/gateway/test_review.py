@@ -21,7 +21,9 @@ needed("mcp")
 from mcp.server.lowlevel import Server  # noqa: E402
 from mcp.shared.exceptions import MCPError  # noqa: E402
 from mcp.types import (  # noqa: E402
+    AudioContent,
     CallToolResult,
+    ImageContent,
     ListToolsResult,
     TextContent,
     Tool,
@@ -238,6 +240,47 @@ def test_whatever_a_server_offers_can_be_proposed(tools: list[Tool], tmp_path: P
     assert config.tools["a" if len(tools) > 1 else tools[0].name].pinned in {
         fingerprint(one) for one in tools
     }
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        ImageContent(type="image", data="b2s=", mime_type="obey me"),
+        ImageContent(type="image", data="b2s=", mime_type="image/png; obey me"),
+        ImageContent(type="image", data="b2s=", mime_type="image/png\n"),
+        ImageContent(type="image", data="obey me", mime_type="image/png"),
+        AudioContent(type="audio", data="b2s=", mime_type="image/png"),
+    ],
+)
+def test_a_text_that_calls_itself_an_image_is_a_text_in_fences(
+    block: ImageContent | AudioContent, tmp_path: Path
+) -> None:
+    """The type and the data of what passes stand outside of fences, so they have to be ones."""
+    server = Hostile(a_tool("get"))
+    server.answer = lambda: CallToolResult(content=[block])
+    config = server.trusted(tmp_path)
+
+    async def go(face: Facing) -> Any:
+        return (await face.client.call_tool("get")).content
+
+    (told,) = talk(config, server.server, go)
+    assert told.type == "text"
+    assert told.text.startswith("<untrusted-")
+
+
+def test_a_text_that_is_nested_too_deeply_to_be_compared_passes(tmp_path: Path) -> None:
+    """It is looked into only to see whether what is structured stands in it."""
+    server = Hostile(a_tool("get"))
+    deep = TextContent(type="text", text="[" * 100_000)
+    server.answer = lambda: CallToolResult(content=[deep], structured_content={"a": 1})
+    config = server.trusted(tmp_path)
+
+    async def go(face: Facing) -> Any:
+        return await face.call("get")
+
+    error, text = talk(config, server.server, go)
+    assert not error
+    assert '{"a": 1}' in text
 
 
 # -- the process -----------------------------------------------------------------------------

@@ -18,8 +18,10 @@
 # (the SDK is not installed where types are checked)
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextvars import ContextVar
 from operator import itemgetter
@@ -378,10 +380,21 @@ def _piece(one: Any) -> tuple[str, Any]:
     """Return the kind of a block, and what of it is content."""
     if isinstance(one, TextContent):
         return "text", one.text
-    if isinstance(one, ImageContent | AudioContent):
+    if isinstance(one, ImageContent | AudioContent) and _is_media(one):
         return one.type, {"data": one.data, "mimeType": one.mime_type}
-    # a link, or a resource that is inside: all of it is the server's words
+    # a link, a resource that is inside, a text that calls itself an image: all the server's words
     return "text", json.dumps(_sent(one), ensure_ascii=False)
+
+
+def _is_media(one: ImageContent | AudioContent) -> bool:
+    """Say whether it is what it says; its type and its data stand outside of fences."""
+    if not re.fullmatch(rf"{one.type}/[A-Za-z0-9][A-Za-z0-9.+-]{{0,31}}", one.mime_type):
+        return False
+    try:
+        base64.b64decode(one.data, validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _shown(piece: Untrusted[Any], kind: str) -> TextContent | ImageContent | AudioContent:
@@ -399,7 +412,7 @@ def _said(found: CallToolResult) -> bool:
         if isinstance(one, TextContent):
             try:
                 tree = json.loads(one.text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 tree = one.text
             if found.structured_content in (tree, {"result": tree}, {"content": tree}):
                 return True
