@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from frameworks.needed import needed
 
 needed("mcp")
 
+import httpx  # noqa: E402 (skipped above if it cannot run)
+from mcp import Client  # noqa: E402
 from mcp.server.lowlevel import Server  # noqa: E402
 from mcp.shared.exceptions import MCPError  # noqa: E402
 from mcp.types import (  # noqa: E402
@@ -30,9 +33,12 @@ from mcp.types import (  # noqa: E402
 )
 
 from checkrein.gateway import config as configuration  # noqa: E402
+from checkrein.gateway.http import application, clients_by_token  # noqa: E402
 from checkrein.gateway.pipe import Lines  # noqa: E402
 from checkrein.gateway.proposal import propose  # noqa: E402
-from checkrein.integrations.mcp_client import fingerprint  # noqa: E402
+from checkrein.gateway.proxy import Gateway  # noqa: E402
+from checkrein.gateway.running import policies, runs  # noqa: E402
+from checkrein.integrations.mcp_client import GuardedSession, fingerprint  # noqa: E402
 from checkrein.log import read_entries  # noqa: E402
 from gateway.facing import MODES, Facing, talk  # noqa: E402
 
@@ -281,6 +287,77 @@ def test_a_text_that_is_nested_too_deeply_to_be_compared_passes(tmp_path: Path) 
     error, text = talk(config, server.server, go)
     assert not error
     assert '{"a": 1}' in text
+
+
+# -- HTTP ------------------------------------------------------------------------------------
+
+EMPTY = hashlib.sha256(b"").hexdigest()
+
+
+def over_http(tmp_path: Path, go: Callable[[httpx.AsyncClient], Awaitable[Any]], more: str) -> Any:
+    """Let *go* talk to a gateway over HTTP, without a network."""
+    server = Hostile(a_tool("get"))
+    config = server.trusted(tmp_path)
+    file = tmp_path / "gateway.toml"
+    file.write_text(file.read_text(encoding="utf-8") + more, encoding="utf-8")
+    config = configuration.read(file)
+    by_token = clients_by_token(config)
+
+    async def main() -> Any:
+        async with Client(server.server, cache=None) as behind:
+            session = GuardedSession(behind, policies(config))
+            with runs(config, config.clients) as opened:
+                gateway = Gateway(
+                    session, lambda context: opened.get(by_token(context.request)), by_client=True
+                )
+                app = application(gateway.server, by_token, config, "127.0.0.1")
+                async with gateway.server.session_manager.run():
+                    transport = httpx.ASGITransport(app)
+                    async with httpx.AsyncClient(
+                        transport=transport, base_url="http://127.0.0.1:8080"
+                    ) as client:
+                        return await go(client)
+
+    return asyncio.run(main())
+
+
+def test_a_session_is_of_the_client_that_has_opened_it(tmp_path: Path) -> None:
+    """With the id of another one's nobody asks, listens, answers for somebody, or ends it."""
+    clients = "".join(
+        f'[clients.{one}]\ntoken_sha256 = "{hashlib.sha256(one.encode()).hexdigest()}"\n'
+        for one in ("ann", "bob")
+    )
+    hello: dict[str, Any] = {"protocolVersion": "2025-11-25", "capabilities": {}}
+    hello["clientInfo"] = {"name": "c", "version": "1"}
+    answer = {"jsonrpc": "2.0", "id": 1, "result": {"action": "accept"}}
+
+    async def go(http: httpx.AsyncClient) -> Any:
+        def headers(name: str, **more: str) -> dict[str, str]:
+            accept = "application/json, text/event-stream"
+            return {"Authorization": f"Bearer {name}", "Accept": accept, **more}
+
+        asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+        opened = await http.post("/mcp", json=asked, headers=headers("ann"))
+        id_ = opened.headers["mcp-session-id"]
+        found = []
+        for name in ("bob", "ann"):
+            of = headers(name, **{"mcp-session-id": id_, "mcp-protocol-version": "2025-11-25"})
+            found.append((await http.post("/mcp", json=answer, headers=of)).status_code)
+            found.append((await http.delete("/mcp", headers=of)).status_code)
+        return found
+
+    assert over_http(tmp_path, go, clients) == [404, 404, 202, 200]
+
+
+@pytest.mark.parametrize("shown", ["Bearer", "Bearer ", "bearer  \t"])
+def test_no_token_is_no_token(shown: str, tmp_path: Path) -> None:
+    """Not even where somebody has written down the digest of nothing."""
+
+    async def go(http: httpx.AsyncClient) -> int:
+        return (await http.get("/mcp", headers={"Authorization": shown})).status_code
+
+    more = f'[clients.ann]\ntoken_sha256 = "{EMPTY}"\n'
+    assert over_http(tmp_path, go, more) == 401
 
 
 # -- the process -----------------------------------------------------------------------------
