@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -26,12 +27,14 @@ from mcp.shared.exceptions import MCPError  # noqa: E402
 from mcp.types import (  # noqa: E402
     AudioContent,
     CallToolResult,
+    ElicitResult,
     ImageContent,
     ListToolsResult,
     TextContent,
     Tool,
 )
 
+from checkrein.cli.gateway import Visible  # noqa: E402
 from checkrein.gateway import config as configuration  # noqa: E402
 from checkrein.gateway.http import application, clients_by_token  # noqa: E402
 from checkrein.gateway.pipe import Lines  # noqa: E402
@@ -40,7 +43,7 @@ from checkrein.gateway.proxy import Gateway  # noqa: E402
 from checkrein.gateway.running import policies, runs  # noqa: E402
 from checkrein.integrations.mcp_client import GuardedSession, fingerprint  # noqa: E402
 from checkrein.log import read_entries  # noqa: E402
-from gateway.facing import MODES, Facing, talk  # noqa: E402
+from gateway.facing import MODES, Facing, Notes, answering, talk, written  # noqa: E402
 
 
 @pytest.fixture(params=list(MODES))
@@ -287,6 +290,41 @@ def test_a_text_that_is_nested_too_deeply_to_be_compared_passes(tmp_path: Path) 
     error, text = talk(config, server.server, go)
     assert not error
     assert '{"a": 1}' in text
+
+
+# -- a client --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["by", "reason", "typed", "approved", "confirmation"])
+def test_a_list_in_a_form_is_no_answer(name: str, tmp_path: Path, mode: str) -> None:
+    """It is asked again, as after any answer that is none; the call does not break."""
+    server = Notes()
+    config = written(tmp_path, server, confirm='by = "client"')
+    odd = ElicitResult(action="accept", content={"approved": True, "by": "dana", name: ["x"]})
+    yes = ElicitResult(action="accept", content={"approved": True, "by": "dana"})
+    callback, asked = answering(odd, yes)
+
+    async def go(face: Facing) -> Any:
+        return await face.call("delete", name="a")
+
+    error, _ = talk(config, server, go, mode, elicitation_callback=callback)
+    assert not error
+    assert len(asked) == 2
+    assert server.done == [("delete", "a")]
+
+
+def test_what_is_written_to_the_terminal_does_not_act_on_it() -> None:
+    """Neither an escape nor a line that looks like a record of its own."""
+    try:
+        raise ValueError("\x1b[2Jobey\nERROR checkrein: all is well")
+    except ValueError:
+        broken = sys.exc_info()
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "of %s", ("a\nb\u202e",), broken)
+    text = Visible().format(record)
+    assert text.replace("\n", "").isprintable()
+    first, *others = text.split("\n")
+    assert first == "ERROR x: of a"
+    assert all(one.startswith("    ") for one in others)
 
 
 # -- HTTP ------------------------------------------------------------------------------------

@@ -14,9 +14,24 @@ from typing import Any
 
 from checkrein.errors import CheckreinError, ConfigurationError
 from checkrein.gateway import config as configuration
+from checkrein.visible import visible
 
 _HIGHEST = 65535
 _NEEDED = "checkrein gateway needs its extra: pip install 'checkrein[gateway]'\n"
+
+
+class Visible(logging.Formatter):
+    """Writes records in which nothing that a server or a client has said acts on a terminal.
+
+    Lines after the first one are indented: none looks like a record of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        return "\n    ".join(map(visible, super().format(record).splitlines()))
 
 
 def gateway(path: Path | None, command: Sequence[str], *, http: str, propose: bool) -> int:
@@ -30,7 +45,9 @@ def gateway(path: Path | None, command: Sequence[str], *, http: str, propose: bo
     except ImportError:
         sys.stderr.write(_NEEDED)
         return 2
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    errors = logging.StreamHandler(sys.stderr)
+    errors.setFormatter(Visible())
+    logging.basicConfig(handlers=[errors], level=logging.WARNING)
     try:
         return _gateway(running, path, command, http=http, propose=propose)
     except BaseExceptionGroup as several:  # task groups wrap what is raised inside them

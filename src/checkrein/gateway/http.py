@@ -119,6 +119,7 @@ async def serve(
         app,
         host=host,
         port=port,
+        log_config=None,  # as everything else here
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=_PATIENCE,
