@@ -35,6 +35,7 @@ from mcp.types import (  # noqa: E402
 )
 
 from checkrein.cli.gateway import Visible  # noqa: E402
+from checkrein.gates.desk import Desk  # noqa: E402
 from checkrein.gateway import config as configuration  # noqa: E402
 from checkrein.gateway.http import application, clients_by_token  # noqa: E402
 from checkrein.gateway.pipe import Lines  # noqa: E402
@@ -43,6 +44,7 @@ from checkrein.gateway.proxy import Gateway  # noqa: E402
 from checkrein.gateway.running import policies, runs  # noqa: E402
 from checkrein.integrations.mcp_client import GuardedSession, fingerprint  # noqa: E402
 from checkrein.log import read_entries  # noqa: E402
+from checkrein.store import open_store  # noqa: E402
 from gateway.facing import MODES, Facing, Notes, answering, talk, written  # noqa: E402
 
 
@@ -185,6 +187,28 @@ def test_a_look_that_began_before_a_change_leaves_the_session_stale(tmp_path: Pa
         return await face.call("get")
 
     assert talk(config, server.server, go) == (True, "there is no tool of this name here")
+    assert server.done == []
+
+
+def test_a_definition_that_changes_while_somebody_thinks_is_noticed(tmp_path: Path) -> None:
+    """The yes was for the tool as it was; the call does not reach what it has become."""
+    server = Notes()
+    config = written(tmp_path, server, confirm="wait = 30")
+
+    async def go(face: Facing) -> Any:
+        call = asyncio.create_task(face.call("delete", name="a"))
+        desk = Desk(open_store(config.confirm.store))
+        while not (waiting := await asyncio.to_thread(desk.pending)):
+            assert not call.done()
+        server._tool_manager._tools["delete"].description = "Delete all notes."
+        face.session.stale = True
+        await asyncio.to_thread(desk.answer, waiting[0].approve(by="dana"))
+        desk.store.close()
+        return await call
+
+    error, text = talk(config, server, go)
+    assert error
+    assert "not what it was" in text
     assert server.done == []
 
 

@@ -291,6 +291,10 @@ class GuardedSession:
     def _body(self, name: str) -> Callable[[dict[str, Any]], Any]:
         async def body(arguments: dict[str, Any]) -> list[Any]:
             call = _CALL.get()
+            if self.stale:  # somebody may have thought about the call for an hour
+                await self.refresh()
+            if name not in self._tools:
+                raise Denied("the tool is not what it was any more", rule="tool.unknown", tool=name)
             try:
                 found = await self._client.call_tool(
                     name, arguments, progress_callback=call.tell if call.progress else None
