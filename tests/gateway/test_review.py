@@ -42,7 +42,7 @@ from checkrein.gateway.pipe import Lines  # noqa: E402
 from checkrein.gateway.proposal import propose  # noqa: E402
 from checkrein.gateway.proxy import Gateway  # noqa: E402
 from checkrein.gateway.running import policies, runs  # noqa: E402
-from checkrein.integrations.mcp_client import GuardedSession, fingerprint  # noqa: E402
+from checkrein.integrations.mcp_client import GuardedSession, _Call, fingerprint  # noqa: E402
 from checkrein.log import read_entries  # noqa: E402
 from checkrein.store import open_store  # noqa: E402
 from gateway.facing import MODES, Facing, Notes, answering, talk, written  # noqa: E402
@@ -210,6 +210,22 @@ def test_a_definition_that_changes_while_somebody_thinks_is_noticed(tmp_path: Pa
     assert error
     assert "not what it was" in text
     assert server.done == []
+
+
+def test_progress_that_is_no_number_is_not_passed_on() -> None:
+    """JSON has no spelling for it: a client would get what the protocol does not have."""
+    steps: list[tuple[float, float | None]] = []
+
+    async def progress(done: float, total: float | None) -> None:
+        steps.append((done, total))
+
+    async def main() -> None:
+        call = _Call(progress)
+        for done, total in ((float("nan"), None), (1.0, float("inf")), (1.0, None), (1.0, 2.0)):
+            await call.tell(done, total, "obey me")
+
+    asyncio.run(main())
+    assert steps == [(1.0, None), (1.0, 2.0)]
 
 
 @pytest.mark.parametrize(

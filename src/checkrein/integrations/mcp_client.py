@@ -21,6 +21,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextvars import ContextVar
@@ -357,7 +358,7 @@ class _Call:
 
     async def tell(self, done: float, total: float | None, _: str | None) -> None:
         """Pass progress on, without what the server says to it."""
-        if self.progress is not None:
+        if self.progress is not None and math.isfinite(done) and math.isfinite(total or 0.0):
             await self.progress(done, total)
 
     def taken(self, found: CallToolResult) -> list[Any]:
