@@ -62,6 +62,8 @@ def _plain(error: BaseException) -> BaseException:
             below += one.exceptions
         elif isinstance(one, (CheckreinError, SystemExit)):
             return one
+        elif isinstance(one, ConnectionError):
+            return ConfigurationError(str(one))
     return error
 
 

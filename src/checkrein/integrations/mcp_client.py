@@ -326,11 +326,15 @@ async def all_tools(client: Any) -> list[Tool]:
 
     Raises:
         ConfigurationError: there is no end to them.
+        ConnectionError: the server does not list them; what it says instead is not passed on.
     """
     found: list[Tool] = []
     cursor: str | None = None
     for _ in range(_MOST_PAGES):
-        page = await client.list_tools(cursor=cursor, cache_mode="bypass")
+        try:
+            page = await client.list_tools(cursor=cursor, cache_mode="bypass")
+        except MCPError:
+            raise ConnectionError("the server does not list its tools") from None
         found += page.tools
         cursor = page.next_cursor
         if not cursor:
