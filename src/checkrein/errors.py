@@ -11,6 +11,7 @@
     ├── GrantError                      a signed grant is not what it should be
     ├── TamperedError                   data was changed by somebody
     │   └── RollbackError               a log has less than a head that it signed before
+    ├── InDoubt                         nobody knows whether the action has happened
     ├── StoreError                      the store cannot be read or written (checkrein.store)
     └── LogError                        the audit log cannot take or give an entry
         └── Unrecorded                  the action happened, its record did not
@@ -115,6 +116,14 @@ class RollbackError(TamperedError):
 
 class LogError(CheckreinError):
     """The audit log cannot take or give an entry."""
+
+
+class InDoubt(CheckreinError):
+    """Nobody knows whether the action has happened: the connection broke after it was asked for.
+
+    For the bodies of tools to raise. The log has the call as ``in doubt``, and a desk keeps the
+    answer that let it run (``desk.in_doubt()``), instead of taking it for done or undone.
+    """
 
 
 class Unrecorded(LogError):

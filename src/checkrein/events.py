@@ -58,7 +58,7 @@ type                    further fields
 ``call.allowed`` is the intent: of a tool that changes state or reaches outside
 it is durable before the body runs. ``status`` is ``done``, ``raised``,
 ``closed`` (a stream that its consumer left), ``suspended``, ``cancelled``
-(before the body) or ``in doubt`` (cancelled in the body).
+(before the body) or ``in doubt`` (cancelled in the body, or the body says so).
 
 Plain arguments are written as they are, cut at 1,000 letters with their length
 beside; what is declared ``secret`` is not written, what is declared ``erasable``

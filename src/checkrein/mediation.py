@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from checkrein.calls import Binder, Call, Malformed, Unopened
 from checkrein.confirmations import Confirmation, Verdict
-from checkrein.errors import Denied, MisuseError, Suspended, Unrecorded
+from checkrein.errors import Denied, InDoubt, MisuseError, Suspended, Unrecorded
 from checkrein.frames import Frame
 from checkrein.lazy import logger
 from checkrein.plans import FREE, NO_ROOM, Plan, Ticket
@@ -513,7 +513,8 @@ def _status(error: BaseException) -> str:
         return "closed"
     if isinstance(error, control_flow()):
         return "suspended"
-    return "raised" if isinstance(error, Exception) else "in doubt"
+    known = isinstance(error, Exception) and not isinstance(error, InDoubt)
+    return "raised" if known else "in doubt"
 
 
 def _write(run: Run, event: Event) -> Generator[Need, Any, None]:

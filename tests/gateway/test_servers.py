@@ -30,8 +30,10 @@ from mcp.client.streamable_http import streamable_http_client  # noqa: E402
 from mcp.shared._httpx_utils import create_mcp_http_client  # noqa: E402
 from mcp.types import ElicitResult  # noqa: E402
 
+from checkrein.gates.desk import Desk  # noqa: E402
 from checkrein.gateway.config import read  # noqa: E402
 from checkrein.log import read_entries  # noqa: E402
+from checkrein.store import open_store  # noqa: E402
 from gateway.facing import MODES  # noqa: E402
 
 T = TypeVar("T")
@@ -267,8 +269,11 @@ def test_a_server_that_dies_in_a_call_leaves_it_in_doubt(files: Filesystem, mode
         assert one.is_error
         assert "did not answer" in text_of(one)
     outcomes = [one["status"] for one in _log(files) if one["type"] == "call.outcome"]
-    assert "done" not in outcomes
-    assert outcomes
+    assert set(outcomes[:-2]) == {"suspended"}
+    assert outcomes[-2:] == ["in doubt", "in doubt"]
+    desk = Desk(open_store(str(files.directory / "checkrein.db")))
+    assert [one.tool for one in desk.in_doubt()] == ["write_file"]
+    desk.store.close()
 
 
 def _children(*words: str) -> list[int]:
@@ -488,6 +493,7 @@ def test_a_server_behind_may_be_reached_over_http(everything: Any, mode: str) ->
 @pytest.mark.parametrize(
     ("change", "arguments", "told"),
     [
+        (("{ path = {", "{ pth = {"), [], "names 'pth', and the tool has path"),
         (('agent = "desktop"', "agnet = 1"), [], "agnet"),
         (("", ""), ["--http", "8080"], "HOST:PORT"),
         (("", ""), ["--http", "127.0.0.1:1"], "clients"),
@@ -542,5 +548,5 @@ def test_what_is_no_server_is_said_at_the_start(command: str, files: Filesystem)
         check=False,
     )
     assert done.returncode == 2
-    assert "cannot be reached" in done.stderr
+    assert f"{command} does not answer" in done.stderr
     assert "Traceback" not in done.stderr

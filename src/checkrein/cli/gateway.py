@@ -6,15 +6,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
-from checkrein.errors import ConfigurationError
+from checkrein.errors import CheckreinError, ConfigurationError
 from checkrein.gateway import config as configuration
 from checkrein.visible import visible
 
+_HIGHEST = 65535
 _NEEDED = "checkrein gateway needs its extra: pip install 'checkrein[gateway]'\n"
+
+
+class Visible(logging.Formatter):
+    """Writes records in which nothing that a server or a client has said acts on a terminal.
+
+    Lines after the first one are indented: none looks like a record of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        return "\n    ".join(map(visible, super().format(record).splitlines()))
 
 
 def gateway(
@@ -30,10 +47,34 @@ def gateway(
     except ImportError:
         sys.stderr.write(_NEEDED)
         return 2
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    if propose:
-        sys.stdout.write(asyncio.run(_proposed(path, command)))
-        return 0
+    errors = logging.StreamHandler(sys.stderr)
+    errors.setFormatter(Visible())
+    logging.basicConfig(handlers=[errors], level=logging.WARNING)
+    try:
+        if propose:
+            sys.stdout.write(asyncio.run(_proposed(path, command)))
+            return 0
+        return _gateway(running, path, command, http=http, check=check)
+    except BaseExceptionGroup as several:  # task groups wrap what is raised inside them
+        raise _plain(several) from None
+
+
+def _plain(error: BaseException) -> BaseException:
+    """Return what somebody can mend, from inside of groups; *error* itself if that is unknown."""
+    below = [error]
+    for one in below:
+        if isinstance(one, BaseExceptionGroup):
+            below += one.exceptions
+        elif isinstance(one, (CheckreinError, SystemExit)):
+            return one
+        elif isinstance(one, ConnectionError):
+            return ConfigurationError(str(one))
+    return error
+
+
+def _gateway(
+    running: Any, path: Path | None, command: Sequence[str], *, http: str, check: bool
+) -> int:
     if path is None:
         raise ConfigurationError("--config names the configuration; --propose makes a first one")
     config = configuration.read(path)
@@ -41,11 +82,33 @@ def gateway(
         return asyncio.run(_checked(config, command))
     if http:
         host, _, port = http.rpartition(":")
-        if not port.isdecimal() or not host:
+        if not port.isdecimal() or not host or int(port) > _HIGHEST:
             raise ConfigurationError("--http takes HOST:PORT, 127.0.0.1:8080 for example")
-        asyncio.run(running.over_http(config, command, host.strip("[]"), int(port)))
-    else:
-        asyncio.run(running.over_stdio(config, command))
+        return _served(running.over_http(config, command, host.strip("[]"), int(port)))
+    return _served(running.over_stdio(config, command))
+
+
+def _served(work: Coroutine[Any, Any, None]) -> int:
+    """Serve until the client goes away or the process is told to end; return the exit code."""
+
+    async def until_told() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        if task is None:  # there is one: this is a coroutine
+            return
+        signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(task.cancel))
+        try:
+            await work
+        except Exception:
+            if not task.cancelling():
+                raise
+            raise asyncio.CancelledError from None  # what the transport says to being ended
+
+    try:
+        asyncio.run(until_told())
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except asyncio.CancelledError:  # the log is closed
+        return 128 + signal.SIGTERM
     return 0
 
 

@@ -42,6 +42,7 @@ from checkrein.conditions import Constraint, anything
 from checkrein.errors import ConfigurationError
 from checkrein.grants import Grant
 from checkrein.guards import irreversible, reads, writes
+from checkrein.integrations.adoption import spelt
 from checkrein.permissions import Permission, allow, budget, others, preapproved
 from checkrein.visible import visible
 
@@ -151,7 +152,7 @@ class Tool(_Strict):
             options.append(preapproved(self.preapproved))
         if self.others is not None:
             options.append(others(constraint_of(self.others)))
-        asked = {name: constraint_of(one) for name, one in self.arguments.items()}
+        asked = {spelt(name): constraint_of(one) for name, one in self.arguments.items()}
         return allow(self.resource, *options, **asked)
 
 

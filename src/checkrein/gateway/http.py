@@ -1,7 +1,7 @@
 """The gateway over streamable HTTP: who comes is told by a bearer token, at each request.
 
-Only digests of tokens are kept. A session id is no proof of anything: a request in a session
-of somebody else's is made under the name of whoever shows a token.
+Only digests of tokens are kept. A session id is no proof of anything: a session of somebody
+else's is not found, or one client could answer the questions that another one is asked.
 """
 
 # pyright: reportMissingImports=false
@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -30,6 +32,7 @@ ByToken = Callable[[Any], str]
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _LONGEST: Final = 4096
+_PATIENCE: Final = 5  # seconds for calls and open streams, when the process is told to end
 
 
 def clients_by_token(config: Config) -> ByToken:
@@ -45,7 +48,7 @@ def clients_by_token(config: Config) -> ByToken:
     def by_token(request: Any) -> str:
         shown = "" if request is None else request.headers.get("authorization", "")
         scheme, _, token = shown.partition(" ")
-        if scheme.lower() != "bearer" or len(token) > _LONGEST:
+        if scheme.lower() != "bearer" or not token.strip() or len(token) > _LONGEST:
             return ""
         digest = hashlib.sha256(token.strip().encode()).hexdigest()
         found = ""
@@ -71,12 +74,18 @@ class Doorkeeper:
         self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Any]
     ) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and not self._by_token(Request(scope)):
-            refused = PlainTextResponse(
-                "show a bearer token\n", 401, {"WWW-Authenticate": 'Bearer realm="checkrein"'}
-            )
-            await refused(scope, receive, send)
-            return
+        if scope["type"] == "http":
+            name = self._by_token(Request(scope))
+            if not name:
+                refused = PlainTextResponse(
+                    "show a bearer token\n", 401, {"WWW-Authenticate": 'Bearer realm="checkrein"'}
+                )
+                await refused(scope, receive, send)
+                return
+            known = AccessToken(
+                token="", client_id=name, scopes=[]
+            )  # by its name: no token is kept
+            scope = {**scope, "user": AuthenticatedUser(known)}
         await self._app(scope, receive, send)
 
 
@@ -103,5 +112,13 @@ def application(server: Server[Any], by_token: ByToken, config: Config, host: st
 
 async def serve(app: Doorkeeper, host: str, port: int) -> None:
     """Serve until the process is told to end."""
-    settings = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
+    settings = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,  # as everything else here
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=_PATIENCE,
+    )
     await uvicorn.Server(settings).serve()

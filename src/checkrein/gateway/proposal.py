@@ -10,6 +10,7 @@ reaches outside. Nothing is limited yet: arguments are commented out.
 from __future__ import annotations
 
 import re
+from itertools import count
 from typing import TYPE_CHECKING
 
 from checkrein.integrations.mcp_client import fingerprint
@@ -41,10 +42,12 @@ def propose(server: str, tools: list[Tool]) -> str:
     """
     prefix = _segment(server) or "server"
     parts, taken = [_HEAD], set[str]()
-    for one in tools:
+    by_name = {one.name: one for one in tools}  # of two of one name, the last, as for a session
+    for one in by_name.values():
         resource = own = f"{prefix}.{_segment(one.name) or 'tool'}"
+        numbers = count(2)
         while resource in taken:
-            resource = f"{own}-{len(taken)}"
+            resource = f"{own}-{next(numbers)}"
         taken.add(resource)
         parts.append(_tool(one, resource))
     return "\n".join(parts)
@@ -55,7 +58,8 @@ def _tool(tool: Tool, resource: str) -> str:
     reads = said is not None and said.read_only_hint is True
     closed = said is not None and said.open_world_hint is False
     words = visible(" ".join((tool.description or "").split()))[:300]
-    arguments = tool.input_schema.get("properties", {})
+    properties = tool.input_schema.get("properties", {})
+    arguments = list(properties) if isinstance(properties, dict) else []
     limits = ", ".join(f"{_key(name)} = {{ ... }}" for name in arguments)
     lines = [
         f"# {words}",

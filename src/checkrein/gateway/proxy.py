@@ -18,6 +18,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
+    INTERNAL_ERROR,
     INVALID_REQUEST,
     CallToolRequestParams,
     CallToolResult,
@@ -26,7 +27,7 @@ from mcp.types import (
     TextContent,
 )
 
-from checkrein.errors import Denied, Suspended
+from checkrein.errors import Denied, InDoubt, Suspended
 from checkrein.integrations import hosts
 from checkrein.integrations.elicitation import Client, settled
 from checkrein.integrations.mcp import note_client, told
@@ -70,12 +71,18 @@ class Gateway:
         self, context: Context, params: PaginatedRequestParams | None
     ) -> ListToolsResult:
         self._known(context)
-        listed = await self._session.list_tools()
+        try:
+            listed = await self._session.list_tools()
+        except Exception as error:
+            _LOGGER.exception("the tools of the server cannot be listed")
+            words = f"the server did not answer ({type(error).__name__})"
+            raise MCPError(code=INTERNAL_ERROR, message=words) from None
         for one in self._session.problems:
             _LOGGER.warning("the tool %s is not offered: %s", one.tool, one.problem)
         return listed
 
     async def _call_tool(self, context: Context, params: CallToolRequestParams) -> Any:
+        known = self._known(context)
         given: Mapping[str, Any] = params.arguments or {}
 
         async def make() -> CallToolResult:
@@ -84,17 +91,18 @@ class Gateway:
             )
 
         try:
-            with hosts.active(self._known(context)) as run:
+            with hosts.active(known) as run:
                 note_client(run, context.session, server=self._session.server)
                 return await settled(run, self._client_of(context, params), make)
         except (Denied, Suspended) as no:
             return told(no)
-        except MCPError:
-            raise
-        except Exception as error:
-            _LOGGER.exception("the call of %s has failed", ascii(params.name))
+        except InDoubt as error:
+            _LOGGER.warning("the call of %s: %s", params.name, error)
+            words = str(error)
+        except Exception as error:  # of whatever kind: its words are the server's
+            _LOGGER.exception("the call of %s has failed", params.name)
             words = f"the server did not answer ({type(error).__name__}); it may have done it"
-            return CallToolResult(content=[TextContent(type="text", text=words)], is_error=True)
+        return CallToolResult(content=[TextContent(type="text", text=words)], is_error=True)
 
     def _known(self, context: Context) -> Run:
         run = self._run_of(context)

@@ -4,12 +4,10 @@
 # (the SDK is not installed where types are checked)
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import os
-import signal
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +21,7 @@ from mcp.types import Implementation, ToolListChangedNotification
 from checkrein.errors import ConfigurationError
 from checkrein.gates.queue import QueueGate
 from checkrein.gateway.http import application, clients_by_token, serve
+from checkrein.gateway.pipe import lines_of_stdin
 from checkrein.gateway.proxy import Gateway
 from checkrein.integrations.mcp_client import GuardedSession, Policy
 from checkrein.log import AuditLog
@@ -37,43 +36,15 @@ if TYPE_CHECKING:
 
 
 async def over_stdio(config: Config, command: Sequence[str]) -> None:
-    """Serve one client over standard input and output, until it goes away.
-
-    Where a signal ends it, the log is closed and the process left at once: a thread that reads
-    standard input cannot be told to stop.
-    """
-    ended = _signalled()
+    """Serve one client over standard input and output, until it goes away."""
     with runs(config, [""]) as opened:
-        serving = asyncio.ensure_future(_serve_pipe(config, command, opened[""]))
-        either: set[asyncio.Future[Any]] = {serving, ended}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            ended.cancel()
-            serving.result()
-    if not serving.done():
-        os._exit(128 + ended.result())
-
-
-async def _serve_pipe(config: Config, command: Sequence[str], run: Run) -> None:
-    async with guarded(config, command) as session, stdio_server() as (read, write):
-        by_client = config.confirm.by == "client"
-        server = Gateway(session, lambda _: run, by_client=by_client).server
-        await server.run(read, write, server.create_initialization_options())
-
-
-def _signalled() -> asyncio.Future[int]:
-    """Return what is done when the process is told to end, with the number of the signal."""
-    loop = asyncio.get_running_loop()
-    told: asyncio.Future[int] = loop.create_future()
-
-    def hear(number: int) -> None:
-        if not told.done():
-            told.set_result(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # some systems cannot
-            loop.add_signal_handler(number, hear, number)
-    return told
+        async with (
+            guarded(config, command) as session,
+            stdio_server(lines_of_stdin()) as (read, write),
+        ):
+            by_client = config.confirm.by == "client"
+            server = Gateway(session, lambda _: opened[""], by_client=by_client).server
+            await server.run(read, write, server.create_initialization_options())
 
 
 async def over_http(config: Config, command: Sequence[str], host: str, port: int) -> None:
@@ -118,8 +89,9 @@ async def connected(config: Config, command: Sequence[str], **more: Any) -> Asyn
         try:
             client = await stack.enter_async_context(made)
         except Exception as error:  # noqa: BLE001 (the SDK wraps what went wrong in groups)
+            what = command[0] if command else config.server.url
             raise ConfigurationError(
-                f"the server behind the gateway cannot be reached: {_reason(error)}"
+                f"{what} does not answer as an MCP server does: {_reason(error)}"
             ) from None
         yield client
 
@@ -169,7 +141,23 @@ async def guarded(config: Config, command: Sequence[str]) -> AsyncGenerator[Guar
         session = GuardedSession(client, policies(config))
         sessions.append(session)
         await session.refresh()
+        _check_names(config, session)
         yield session
+
+
+def _check_names(config: Config, session: GuardedSession) -> None:
+    """Refuse a constraint on an argument that the tool does not have: it limits nothing.
+
+    Raises:
+        ConfigurationError: it names the first one.
+    """
+    for name, tool in session.tools.items():
+        known = list(tool.input_schema.get("properties", {}))
+        for one in config.tools[name].arguments:
+            if one not in known:
+                raise ConfigurationError(
+                    f"tools.{name}.arguments names {one!r}, and the tool has {', '.join(known)}"
+                )
 
 
 @contextmanager

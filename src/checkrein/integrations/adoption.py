@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import inspect
 import keyword
-import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Final, Literal, Union
 
@@ -126,6 +125,8 @@ def _parameters(
     if unknown:
         raise ConfigurationError(f"untrusted= names {unknown[0]!r}, which is no argument")
     required = schema.get("required", ())
+    if not isinstance(required, list | tuple):
+        raise ConfigurationError("a tool's schema names its required arguments in an array")
     parameters: list[inspect.Parameter] = []
     names: dict[str, str] = {}
     for name, one in properties.items():
@@ -153,8 +154,8 @@ def _parameter(name: str, hint: Any, default: Any, names: dict[str, str]) -> ins
 
 def spelt(name: str) -> str:
     """Return how Python spells the name of a tool's argument."""
-    made = re.sub(r"\W", "_", name)
-    made = f"_{made}" if not made or made[0].isdigit() else made
+    made = "".join(one if f"_{one}".isidentifier() else "_" for one in name)
+    made = made if made.isidentifier() else f"_{made}"
     return f"{made}_" if keyword.iskeyword(made) else made
 
 

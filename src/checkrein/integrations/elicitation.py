@@ -184,7 +184,7 @@ class Client(NamedTuple):
         tree: dict[str, Any] = {"by": self.by, "approved": False, **asked}
         if given.action == "accept":
             known = ("approved", "by", "reason", "suspicious", "typed", "confirmation", "digest")
-            tree |= {name: said[name] for name in known if said.get(name) not in {None, ""}}
+            tree |= {name: said[name] for name in known if said.get(name) not in (None, "")}
         return await off_loop(partial(hosts.take, run, pending, tree))
 
 

@@ -18,14 +18,24 @@
 # (the SDK is not installed where types are checked)
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import math
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextvars import ContextVar
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from checkrein.errors import ConfigurationError, Denied, MisuseError, Suspended, TamperedError
+from checkrein.errors import (
+    ConfigurationError,
+    Denied,
+    InDoubt,
+    MisuseError,
+    Suspended,
+    TamperedError,
+)
 from checkrein.facts import Effect
 from checkrein.frames import spec_of
 from checkrein.integrations import hosts
@@ -103,9 +113,25 @@ def adopt(
     policy = Policy(guard, pinned, untrusted)
 
     async def call(arguments: dict[str, Any]) -> Any:
-        return _sent(await client.call_tool(tool.name, arguments))
+        return _sent(await _answer(client, tool.name, arguments))
 
     return _guarded(call, tool, policy)
+
+
+async def _answer(client: Any, name: str, arguments: dict[str, Any], **more: Any) -> CallToolResult:
+    """Return what a server answers to a call. An error of the protocol is its words as well.
+
+    Raises:
+        InDoubt: it does not answer.
+    """
+    try:
+        found: CallToolResult = await client.call_tool(name, arguments, **more)
+    except MCPError as error:
+        if error.code in _IN_DOUBT:
+            raise InDoubt("the server did not answer; it may have done it") from None
+        said = [TextContent(type="text", text=error.message)]
+        return CallToolResult(content=list(said), is_error=True)
+    return found
 
 
 def _guarded(
@@ -175,7 +201,8 @@ class GuardedSession:
     Attributes:
         problems: why tools that a policy names are not there, as of the last look at the server.
         offered: the names of all tools that the server had then.
-        stale: the server has said that its tools have changed: they are looked at again.
+        stale: the server has said that its tools have changed: they are looked at again. It
+            is set to ``True`` when the server says so, and holds until a look that began later.
 
     Example:
         >>> session = GuardedSession(client, {"send": policy})  # doctest: +SKIP
@@ -186,7 +213,21 @@ class GuardedSession:
         self._tools: dict[str, tuple[Tool, Callable[..., Any]]] = {}
         self.problems: list[Problem] = []
         self.offered: set[str] = set()
-        self.stale = True
+        self._changes, self._seen = 1, 0
+
+    @property
+    def stale(self) -> bool:
+        """Whether no look at the tools has begun since the server said that they had changed."""
+        return self._seen < self._changes
+
+    @stale.setter
+    def stale(self, changed: bool) -> None:
+        self._changes += changed
+
+    @property
+    def tools(self) -> dict[str, Tool]:
+        """The definitions of the tools that are there."""
+        return {name: tool for name, (tool, _) in self._tools.items()}
 
     @property
     def server(self) -> str:
@@ -196,8 +237,11 @@ class GuardedSession:
 
     async def refresh(self) -> None:
         """Look at the server's tools; those whose definition is not the pinned one are left out."""
+        as_of = self._changes
         found = {one.name: one for one in await all_tools(self._client)}
-        self._tools, self.problems, self.stale = {}, [], False
+        if as_of < self._seen:  # a look that began later was faster
+            return
+        self._tools, self.problems, self._seen = {}, [], as_of
         self.offered = set(found)
         for name, policy in self._policies.items():
             try:
@@ -207,6 +251,9 @@ class GuardedSession:
                 self._tools[name] = tool, _guarded(self._body(name), tool, policy)
             except (ConfigurationError, MisuseError, TamperedError) as error:
                 self.problems.append(Problem(name, visible(str(error))))
+            except Exception as error:  # noqa: BLE001 (the other tools have not deserved that)
+                odd = f"its definition cannot be taken in ({type(error).__name__})"
+                self.problems.append(Problem(name, odd))
 
     async def list_tools(self) -> ListToolsResult:
         """Return the tools that are there, with hints that say what their guards say.
@@ -276,15 +323,12 @@ class GuardedSession:
     def _body(self, name: str) -> Callable[[dict[str, Any]], Any]:
         async def body(arguments: dict[str, Any]) -> list[Any]:
             call = _CALL.get()
-            try:
-                found = await self._client.call_tool(
-                    name, arguments, progress_callback=call.tell if call.progress else None
-                )
-            except MCPError as error:
-                if error.code in _IN_DOUBT:
-                    raise ConnectionError("the server did not answer") from None
-                said = [TextContent(type="text", text=error.message)]
-                found = CallToolResult(content=list(said), is_error=True)
+            if self.stale:  # somebody may have thought about the call for an hour
+                await self.refresh()
+            if name not in self._tools:
+                raise Denied("the tool is not what it was any more", rule="tool.unknown", tool=name)
+            progress = call.tell if call.progress else None
+            found = await _answer(self._client, name, arguments, progress_callback=progress)
             return call.taken(found)
 
         return body
@@ -306,11 +350,15 @@ async def all_tools(client: Any) -> list[Tool]:
 
     Raises:
         ConfigurationError: there is no end to them.
+        ConnectionError: the server does not list them; what it says instead is not passed on.
     """
     found: list[Tool] = []
     cursor: str | None = None
     for _ in range(_MOST_PAGES):
-        page = await client.list_tools(cursor=cursor, cache_mode="bypass")
+        try:
+            page = await client.list_tools(cursor=cursor, cache_mode="bypass")
+        except MCPError:
+            raise ConnectionError("the server does not list its tools") from None
         found += page.tools
         cursor = page.next_cursor
         if not cursor:
@@ -338,7 +386,7 @@ class _Call:
 
     async def tell(self, done: float, total: float | None, _: str | None) -> None:
         """Pass progress on, without what the server says to it."""
-        if self.progress is not None:
+        if self.progress is not None and math.isfinite(done) and math.isfinite(total or 0.0):
             await self.progress(done, total)
 
     def taken(self, found: CallToolResult) -> list[Any]:
@@ -365,10 +413,21 @@ def _piece(one: Any) -> tuple[str, Any]:
     """Return the kind of a block, and what of it is content."""
     if isinstance(one, TextContent):
         return "text", one.text
-    if isinstance(one, ImageContent | AudioContent):
+    if isinstance(one, ImageContent | AudioContent) and _is_media(one):
         return one.type, {"data": one.data, "mimeType": one.mime_type}
-    # a link, or a resource that is inside: all of it is the server's words
+    # a link, a resource that is inside, a text that calls itself an image: all the server's words
     return "text", json.dumps(_sent(one), ensure_ascii=False)
+
+
+def _is_media(one: ImageContent | AudioContent) -> bool:
+    """Say whether it is what it says; its type and its data stand outside of fences."""
+    if not re.fullmatch(rf"{one.type}/[A-Za-z0-9][A-Za-z0-9.+-]{{0,31}}", one.mime_type):
+        return False
+    try:
+        base64.b64decode(one.data, validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _shown(piece: Untrusted[Any], kind: str) -> TextContent | ImageContent | AudioContent:
@@ -386,7 +445,7 @@ def _said(found: CallToolResult) -> bool:
         if isinstance(one, TextContent):
             try:
                 tree = json.loads(one.text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 tree = one.text
             if found.structured_content in (tree, {"result": tree}, {"content": tree}):
                 return True
