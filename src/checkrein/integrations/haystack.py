@@ -1,0 +1,431 @@
+"""Haystack: a guard for an ``Agent``, an audit, guards for ready-made tools.
+
+::
+
+    agent = Agent(chat_generator=generator, tools=[read_inbox, send_mail])
+    Guard(agent)
+    refuse_unguarded(agent)
+    with talks.run("talk-7", agent="clerk", grant=grant, log=log):
+        result = agent.run([ChatMessage.from_user("...")])
+        asked = questions(result["messages"])
+
+A denial is the framework's own failure of a tool, with our text in place of its own, which has
+the arguments in it. A call that a person has to confirm lets the other calls of its turn be made,
+and stops the agent before the model is called again, as any hook can: ``exit_reason`` is then
+``"suspended"``. The messages are all there is to keep. They go back into ``agent.run``, in this
+process or in another one, with ``hook_context=reply(answers)``: the calls that waited are made,
+what came of them is put in their places, and the agent goes on.
+
+In the messages is the id of a question, and no more. What is shown is what lies on the desk.
+"""
+
+# pyright: reportMissingImports=false, reportUntypedBaseClass=false
+# (the framework is not installed where types are checked)
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from checkrein.errors import ConfigurationError, Denied, MisuseError, Suspended
+from checkrein.integrations import hosts
+from checkrein.integrations.adoption import Decorator, adopted
+from checkrein.integrations.hosts import Problem, answer
+from checkrein.untrusted import Untrusted
+from checkrein.waiting import off_loop
+
+try:
+    from haystack.components.agents import Agent
+    from haystack.components.agents.state import replace_values
+    from haystack.components.agents.tool_calling import _run_tool, _run_tool_async
+    from haystack.dataclasses import ChatMessage, ChatRole
+    from haystack.hooks.invocation import _run_hooks, _run_hooks_async
+    from haystack.tools import Tool, Toolset
+    from haystack.tools.errors import ToolInvocationError
+except ImportError as missing:
+    raise ImportError(
+        "checkrein.integrations.haystack needs Haystack: pip install 'checkrein[haystack]'"
+    ) from missing
+
+if TYPE_CHECKING:
+    from checkrein.runs import Run
+
+__all__ = ["Guard", "adopt", "answer", "audit", "questions", "refuse_unguarded", "reply"]
+
+_VERSION: Final = hosts.installed("haystack-ai")
+_KEY: Final = "checkrein"  # in the meta of a result that is to come, and in the hook context
+
+
+class Guard:
+    """Puts a run in force in an agent, says no to its model, asks people, and keeps a record.
+
+    It changes the agent in place: it puts hooks around those that are there.
+
+    Args:
+        agent: the agent.
+        run: the run, for where the context does not carry one; the active one serves otherwise.
+        abort: let ``Denied`` end ``agent.run`` after the turn, instead of telling it to the model.
+        texts: keep the text of prompts and outputs in the log, not only digests.
+
+    Raises:
+        ConfigurationError: it is no agent, is guarded already, or lets errors of tools end it.
+
+    Example:
+        >>> Guard(agent)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, agent: Any, run: Run | None = None, *, abort: bool = False, texts: bool = False
+    ) -> None:
+        self._agent, self._run, self._abort, self._texts = agent, run, abort, texts
+        if not isinstance(agent, Agent):
+            raise ConfigurationError("Guard(...) takes a Haystack Agent")
+        if any(isinstance(one, _Hook) for point in agent.hooks.values() for one in point):
+            raise ConfigurationError("an agent is guarded once")
+        if agent.raise_on_tool_invocation_failure:
+            raise ConfigurationError(
+                "raise_on_tool_invocation_failure=True ends an agent that has to pause: leave it "
+                "out, and use Guard(agent, abort=True) where a denial shall end it"
+            )
+        old = {**dict.fromkeys(_POINTS, ()), **agent.hooks}
+        agent.hooks = old | {
+            "before_run": [_Hook(self._go_on, self._ago_on), *old["before_run"], _Hook(self._know)],
+            "before_llm": [*old["before_llm"], _Hook(self._listen)],
+            "before_tool": [_Hook(self._hear), *old["before_tool"]],
+            "after_tool": [_Hook(self._settle), *old["after_tool"]],
+            "on_exit": [_Hook(self._hear), *old["on_exit"]],
+            "after_run": [*old["after_run"], _Hook(self._end)],
+        }
+
+    # -- tools -----------------------------------------------------------------------------
+
+    @contextmanager
+    def telling(self) -> Generator[None]:
+        """Put the run in force around a call, and say no by the framework's own error."""
+        try:
+            with hosts.active(self._run):
+                yield
+        except (Denied, Suspended, ToolInvocationError) as failed:
+            no: BaseException | None = failed
+            while isinstance(no, ToolInvocationError):
+                no = no.__cause__
+            if isinstance(failed, _Refused) or not isinstance(no, Denied | Suspended):
+                raise
+            raise _Refused(no) from no
+
+    def _settle(self, state: Any) -> None:
+        """Look at what the calls of a turn have come to; let the agent stop where one waits."""
+        run, messages = hosts.current(self._run), state.data["messages"]
+        refused, ending = _given(state).get("refused", {}), None
+        for place in _results(messages):
+            told = messages[place].tool_call_result
+            if not isinstance(told.result, _Told):
+                continue
+            no, meta = told.result.no, {}
+            if isinstance(no, Suspended) and _shown(run, no.confirmation):
+                meta = {_KEY: [no.confirmation, refused.get(no.confirmation, "")]}
+            elif self._abort:
+                ending = ending or no
+            messages[place] = ChatMessage.from_tool(str(told.result), told.origin, True, meta)
+        if ending is not None:
+            raise ending
+        if _waiting(messages):
+            state.set("stop_run", "suspended")
+        self._know(state, new=False)
+
+    # -- people ----------------------------------------------------------------------------
+
+    def _go_on(self, state: Any) -> None:
+        """Make the calls that wait, and put what comes of them where it belongs."""
+        places = self._take(state)
+        for place in places:
+            (state.data["messages"][place],), _ = _run_tool(**_call(state, place))
+        if places:
+            _run_hooks(self._agent.hooks, "after_tool", state)
+
+    async def _ago_on(self, state: Any) -> None:
+        places = await off_loop(partial(self._take, state))
+        for place in places:
+            (state.data["messages"][place],), _ = await _run_tool_async(**_call(state, place))
+        if places:
+            await _run_hooks_async(self._agent.hooks, "after_tool", state)
+
+    def _take(self, state: Any) -> list[int]:
+        """Lay answers on the desk; return the places of the calls that wait."""
+        run, messages = hosts.current(self._run), state.data["messages"]
+        answers = _given(state).get("answers", {})
+        # The framework has rendered its prompts around the messages, though they are there.
+        end = len(messages) - (self._agent.user_prompt is not None)
+        again = [one.is_from(ChatRole.SYSTEM) for one in messages[:2]] == [True, True]
+        kept = messages[int(again) : end]
+        if not (answers or _waiting(kept)):
+            return []
+        if run is None:
+            raise MisuseError("an agent goes on where the run of the conversation is active")
+        refused = {
+            one: hosts.take(run, Suspended("", confirmation=one), given)
+            for one, given in answers.items()
+        }
+        if _waiting(kept):
+            context = {**state.data["hook_context"], _KEY: {"refused": refused}}
+            state.set("hook_context", context)
+            state.set("messages", kept, handler_override=replace_values)
+            self._know(state)
+            self._guard_tools(state)
+        return _waiting(kept)
+
+    # -- the model -------------------------------------------------------------------------
+
+    def _guard_tools(self, state: Any) -> None:
+        """Guard what the framework is about to offer: it calls the tools of this very list."""
+        state.data["tools"][:] = [_guarded(one, self) for one in state.data["tools"]]
+
+    def _know(self, state: Any, *, new: bool = True) -> None:
+        """Take in a history: one that the run has not seen exposes it."""
+        run = hosts.current(self._run)
+        if run is not None:
+            said = [one for one in state.data["messages"] if one.role in _SAYING]
+            known = hashlib.sha256(_text(said).encode("utf-8", "surrogatepass")).hexdigest()
+            hosts.begin(run, known, history=new and bool(said))
+
+    def _listen(self, state: Any) -> None:
+        """Take in what the model is given."""
+        self._guard_tools(state)
+        run = hosts.current(self._run)
+        if run is not None and state.data.get("stop_run") is None:
+            run.hosted("haystack", _VERSION)
+            hosts.expose_unguarded(run, audit(state.data["tools"]))
+            run.heard("prompt", _text(state.data["messages"]), keep=self._texts)
+
+    def _hear(self, state: Any) -> None:
+        """Take in what the model has said."""
+        run, last = hosts.current(self._run), state.data["messages"][-1:]
+        if run is not None and last and last[0].is_from(ChatRole.ASSISTANT):
+            run.heard("output", _text(last), keep=self._texts)
+
+    def _end(self, state: Any) -> None:
+        """Say why the agent has ended: it may have had another reason, too."""
+        self._know(state, new=False)
+        if _waiting(state.data["messages"]):
+            state.set("exit_reason", "suspended")
+
+
+_POINTS: Final = ("before_run", "before_llm", "before_tool", "after_tool", "on_exit", "after_run")
+_SAYING: Final = frozenset({ChatRole.ASSISTANT, ChatRole.TOOL})
+
+
+class _Hook:
+    """What the framework takes as a hook."""
+
+    def __init__(self, run: Callable[[Any], None], run_async: Any = None) -> None:
+        self.run = run
+        if run_async is not None:  # else the framework has a thread for it
+            self.run_async = run_async
+
+    def to_dict(self) -> dict[str, Any]:
+        """Refuse: an agent that is loaded has to be guarded."""
+        raise MisuseError("the agent is guarded in this process: save it before, guard what is loaded")
+
+
+class _Told(str):
+    """What a model is told about a call that did not run, and why it did not."""
+
+    no: Denied | Suspended
+
+
+class _Refused(ToolInvocationError):
+    """The framework's own error, without arguments; of which it keeps the text alone."""
+
+    def __init__(self, no: Denied | Suspended) -> None:
+        super().__init__(hosts.tell(no), tool_name=no.tool)
+        self._told = _Told(hosts.tell(no))
+        self._told.no = no
+
+    def __str__(self) -> str:
+        return self._told
+
+
+class _Guarded(Tool):
+    """Stands before a tool's own class, and says no to the model. What decides is the function."""
+
+    def invoke(self, **given: Any) -> Any:
+        """Make a call."""
+        with self.guard.telling():
+            return super().invoke(**given)
+
+    async def invoke_async(self, **given: Any) -> Any:
+        """Make a call."""
+        with self.guard.telling():
+            return await super().invoke_async(**given)
+
+
+def _guarded(tool: Any, guard: Guard) -> Any:
+    """Return a copy of a tool; the framework looks at its class, which stays what it was."""
+    if isinstance(tool, _Guarded):
+        return tool
+    made, kind = copy.copy(tool), type(tool)
+    made.__class__ = type(kind.__name__, (_Guarded, kind), {})
+    made.inner, made.guard = tool, guard
+    return made
+
+
+# -- people --------------------------------------------------------------------------------
+
+
+def questions(messages: list[Any], run: Run | None = None) -> list[dict[str, Any]]:
+    """Return the questions that the last messages of an agent leave open, as the desk has them.
+
+    Args:
+        messages: ``result["messages"]``.
+        run: the run, where none is active.
+    """
+    metas = [messages[place].meta[_KEY] for place in _waiting(messages)]
+    asked = {one: {**_shown(hosts.current(run), one), "refused": why} for one, why in metas}
+    return [
+        {name: one for name, one in shown.items() if name != "refused" or one}
+        for shown in asked.values()
+        if "confirmation" in shown
+    ]
+
+
+def reply(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the ``hook_context`` with which an agent goes on.
+
+    Args:
+        answers: by the id of the confirmation, each an :func:`answer`. A call that has none is
+            made, too, and goes on waiting unless it was answered at the desk.
+    """
+    return {_KEY: {"answers": {one: dict(given) for one, given in answers.items()}}}
+
+
+def _given(state: Any) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = state.data["hook_context"].get(_KEY, {})
+    return found
+
+
+def _results(messages: list[Any]) -> range:
+    """Return the places of the results after which nothing has been said."""
+    place = len(messages)
+    while place and messages[place - 1].tool_call_result is not None:
+        place -= 1
+    return range(place, len(messages))
+
+
+def _waiting(messages: list[Any]) -> list[int]:
+    return [one for one in _results(messages) if _KEY in messages[one].meta]
+
+
+def _shown(run: Run | None, confirmation: str) -> dict[str, Any]:
+    """Return a question, nothing if it lies on no desk."""
+    if run is None:
+        raise MisuseError("questions are shown where the run of the conversation is active")
+    with suppress(Suspended):
+        return hosts.question(run, Suspended("", confirmation=confirmation))
+    return {}
+
+
+def _call(state: Any, place: int) -> dict[str, Any]:
+    """Return what makes a call of the model's once more."""
+    call = state.data["messages"][place].tool_call_result.origin
+    again = ChatMessage.from_assistant(tool_calls=[call])
+    return {
+        "messages": [again],
+        "state": state,
+        "tools": state.data["tools"],
+        "raise_on_failure": False,
+    }
+
+
+def _text(messages: list[Any]) -> str:
+    return hosts.text_of([one.to_dict() for one in messages])
+
+
+# -- at start-up ---------------------------------------------------------------------------
+
+
+def audit(agent_or_tools: Any) -> list[Problem]:
+    """Return which tools of an agent, or of a list, are not guarded.
+
+    Toolsets of further classes, components, pipelines and agents that are tools are named as a
+    whole; the tools of such a toolset are judged when a model is offered them.
+    """
+    return hosts.judge(_registered(getattr(agent_or_tools, "tools", agent_or_tools)))
+
+
+def refuse_unguarded(agent_or_tools: Any) -> None:
+    """Refuse an agent, or a list of tools, of which one is not guarded.
+
+    Raises:
+        ConfigurationError: it lists them all.
+    """
+    hosts.refuse(audit(agent_or_tools))
+
+
+def _registered(tools: Any) -> Iterator[tuple[str, Any]]:
+    for one in [tools] if isinstance(tools, Toolset) else tools:
+        tool = one.inner if isinstance(one, _Guarded) else one
+        if type(tool) is Toolset:
+            yield from _registered(tool.tools)
+        elif type(tool) is Tool:
+            both = tool.function, tool.async_function
+            yield from ((tool.name, function) for function in both if function is not None)
+        else:
+            names = (getattr(tool, name, None) for name in ("name", "__name__"))
+            yield str(next(filter(None, names), type(tool).__name__)), tool
+
+
+# -- tools that are not ours -----------------------------------------------------------------
+
+
+def adopt(
+    tool: Tool,
+    guard: Decorator,
+    *,
+    untrusted: Collection[str] = (),
+    result: Any = Untrusted[Any],
+) -> Tool:
+    """Return a ready-made tool with a guard in front: same name, description and parameters.
+
+    Args:
+        tool: the tool, of any class. What it takes from the agent's state is not decided about.
+        guard: ``irreversible("mail.send", external=True)`` for example.
+        untrusted: the parameters that take untrusted content.
+        result: the type of the result, for the guard; see
+            :func:`~checkrein.integrations.adoption.adopted`.
+
+    Raises:
+        MisuseError: *tool* is none, or *guard* no decorator of ours.
+    """
+    if not isinstance(tool, Tool):
+        raise MisuseError("adopt(tool, ...) takes a Haystack Tool; decorate your own functions")
+
+    def call(given: dict[str, Any]) -> Any:
+        return tool.invoke(**given)
+
+    async def acall(given: dict[str, Any]) -> Any:
+        return await tool.invoke_async(**given)
+
+    taken = set((tool.inputs_from_state or {}).values())
+    made = partial(
+        adopted,
+        guard=guard,
+        name=tool.name,
+        description=tool.description,
+        schema=tool.parameters,
+        untrusted=untrusted,
+        injected=sorted(taken - set(tool.parameters.get("properties", {}))),
+        result=result,
+    )
+    return Tool(
+        name=tool.name,
+        description=tool.description,
+        parameters=tool.parameters,
+        function=None if tool.function is None else made(call),
+        async_function=None if tool.async_function is None else made(acall),
+        outputs_to_string=tool.outputs_to_string,
+        inputs_from_state=tool.inputs_from_state,
+        outputs_to_state=tool.outputs_to_state,
+    )
