@@ -27,7 +27,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from checkrein.errors import ConfigurationError, Denied, MisuseError, Suspended
@@ -43,6 +43,7 @@ try:
     from haystack.components.agents.tool_calling import _run_tool, _run_tool_async
     from haystack.dataclasses import ChatMessage, ChatRole
     from haystack.hooks.invocation import _run_hooks, _run_hooks_async
+    from haystack.hooks.protocol import VALID_HOOK_POINTS
     from haystack.tools import Tool, Toolset
     from haystack.tools.errors import ToolInvocationError
 except ImportError as missing:
@@ -90,15 +91,14 @@ class Guard:
                 "raise_on_tool_invocation_failure=True ends an agent that has to pause: leave it "
                 "out, and use Guard(agent, abort=True) where a denial shall end it"
             )
-        old = {**dict.fromkeys(_POINTS, ()), **agent.hooks}
-        agent.hooks = old | {
-            "before_run": [_Hook(self._go_on, self._ago_on), *old["before_run"], _Hook(self._know)],
-            "before_llm": [*old["before_llm"], _Hook(self._listen)],
-            "before_tool": [_Hook(self._hear), *old["before_tool"]],
-            "after_tool": [_Hook(self._settle), *old["after_tool"]],
-            "on_exit": [_Hook(self._hear), *old["on_exit"]],
-            "after_run": [*old["after_run"], _Hook(self._end)],
-        }
+        hooks = {point: list(agent.hooks.get(point, ())) for point in VALID_HOOK_POINTS}
+        hooks["before_run"].append(_Hook(self._go_on, self._ago_on))
+        hooks["before_llm"].append(_Hook(self._listen))
+        hooks["before_tool"].insert(0, _Hook(self._hear))
+        hooks["after_tool"].insert(0, _Hook(self._settle))
+        hooks["on_exit"].insert(0, _Hook(self._hear))
+        hooks["after_run"].append(_Hook(self._end))
+        agent.hooks = hooks
 
     # -- tools -----------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class Guard:
             if not isinstance(told.result, _Told):
                 continue
             no, meta = told.result.no, {}
-            if isinstance(no, Suspended) and _shown(run, no.confirmation):
+            if isinstance(no, Suspended) and run is not None and _shown(run, no.confirmation):
                 meta = {_KEY: [no.confirmation, refused.get(no.confirmation, "")]}
             elif self._abort:
                 ending = ending or no
@@ -134,7 +134,6 @@ class Guard:
             raise ending
         if _waiting(messages):
             state.set("stop_run", "suspended")
-        self._know(state, new=False)
 
     # -- people ----------------------------------------------------------------------------
 
@@ -155,27 +154,30 @@ class Guard:
 
     def _take(self, state: Any) -> list[int]:
         """Lay answers on the desk; return the places of the calls that wait."""
-        run, messages = hosts.current(self._run), state.data["messages"]
-        answers = _given(state).get("answers", {})
-        # The framework has rendered its prompts around the messages, though they are there.
-        end = len(messages) - (self._agent.user_prompt is not None)
-        again = [one.is_from(ChatRole.SYSTEM) for one in messages[:2]] == [True, True]
-        kept = messages[int(again) : end]
-        if not (answers or _waiting(kept)):
-            return []
-        if run is None:
-            raise MisuseError("an agent goes on where the run of the conversation is active")
-        refused = {
-            one: hosts.take(run, Suspended("", confirmation=one), given)
-            for one, given in answers.items()
-        }
-        if _waiting(kept):
+        run, messages = hosts.current(self._run), self._asked(state.data["messages"])
+        places, answers = _waiting(messages), _given(state).get("answers", {})
+        if places or answers:
+            if run is None:
+                raise MisuseError("an agent goes on where the run of the conversation is active")
+            refused = {
+                one: hosts.take(run, Suspended("", confirmation=one), given)
+                for one, given in answers.items()
+            }
             context = {**state.data["hook_context"], _KEY: {"refused": refused}}
             state.set("hook_context", context)
-            state.set("messages", kept, handler_override=replace_values)
-            self._know(state)
+            places = [one for one in places if _shown(run, messages[one].meta[_KEY][0])]
+        if places:
+            state.set("messages", messages, handler_override=replace_values)
             self._guard_tools(state)
-        return _waiting(kept)
+        self._know(state)
+        return places
+
+    def _asked(self, messages: list[Any]) -> list[Any]:
+        """Return messages without prompts of the agent that were there, and are added once more."""
+        if self._agent.user_prompt is not None:
+            messages = messages[:-1]
+        again = [one.is_from(ChatRole.SYSTEM) for one in messages[:2]] == [True, True]
+        return messages[again and self._agent.system_prompt is not None :]
 
     # -- the model -------------------------------------------------------------------------
 
@@ -213,7 +215,6 @@ class Guard:
             state.set("exit_reason", "suspended")
 
 
-_POINTS: Final = ("before_run", "before_llm", "before_tool", "after_tool", "on_exit", "after_run")
 _SAYING: Final = frozenset({ChatRole.ASSISTANT, ChatRole.TOOL})
 
 
@@ -227,12 +228,13 @@ class _Hook:
 
     def to_dict(self) -> dict[str, Any]:
         """Refuse: an agent that is loaded has to be guarded."""
-        raise MisuseError("the agent is guarded in this process: save it before, guard what is loaded")
+        raise MisuseError("an agent is guarded in its process: guard it where it is loaded")
 
 
 class _Told(str):
     """What a model is told about a call that did not run, and why it did not."""
 
+    __slots__ = ("no",)
     no: Denied | Suspended
 
 
@@ -262,12 +264,17 @@ class _Guarded(Tool):
             return await super().invoke_async(**given)
 
 
+@cache
+def _kind(kind: Any) -> Any:
+    """Return a class of tools that say no: the framework looks at classes, so it is one below."""
+    return type(kind.__name__, (_Guarded, kind), {})
+
+
 def _guarded(tool: Any, guard: Guard) -> Any:
-    """Return a copy of a tool; the framework looks at its class, which stays what it was."""
     if isinstance(tool, _Guarded):
         return tool
-    made, kind = copy.copy(tool), type(tool)
-    made.__class__ = type(kind.__name__, (_Guarded, kind), {})
+    made = copy.copy(tool)
+    made.__class__ = _kind(type(tool))
     made.inner, made.guard = tool, guard
     return made
 
@@ -281,14 +288,19 @@ def questions(messages: list[Any], run: Run | None = None) -> list[dict[str, Any
     Args:
         messages: ``result["messages"]``.
         run: the run, where none is active.
+
+    Raises:
+        MisuseError: no run is in force.
     """
-    metas = [messages[place].meta[_KEY] for place in _waiting(messages)]
-    asked = {one: {**_shown(hosts.current(run), one), "refused": why} for one, why in metas}
-    return [
-        {name: one for name, one in shown.items() if name != "refused" or one}
-        for shown in asked.values()
-        if "confirmation" in shown
-    ]
+    here, asked = hosts.current(run), {}
+    if here is None:
+        raise MisuseError("questions are shown where the run of the conversation is active")
+    for place in _waiting(messages):
+        confirmation, refused = messages[place].meta[_KEY]
+        shown = _shown(here, confirmation)
+        if shown:
+            asked[confirmation] = {**shown, "refused": refused} if refused else shown
+    return list(asked.values())
 
 
 def reply(answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -318,10 +330,8 @@ def _waiting(messages: list[Any]) -> list[int]:
     return [one for one in _results(messages) if _KEY in messages[one].meta]
 
 
-def _shown(run: Run | None, confirmation: str) -> dict[str, Any]:
+def _shown(run: Run, confirmation: str) -> dict[str, Any]:
     """Return a question, nothing if it lies on no desk."""
-    if run is None:
-        raise MisuseError("questions are shown where the run of the conversation is active")
     with suppress(Suspended):
         return hosts.question(run, Suspended("", confirmation=confirmation))
     return {}

@@ -70,7 +70,7 @@ class Scripted:
         self.read = list(messages)
         number = sum(one.is_from("assistant") for one in messages)
         calls = [
-            ToolCall(one.tool, one.arguments, id=f"{number}.{place}")
+            ToolCall(one.tool, dict(one.arguments), id=f"{number}.{place}")
             for place, one in enumerate(wishes_of(self.turns, number, told_in(messages)))
         ]
         if calls:
