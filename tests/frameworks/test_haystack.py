@@ -627,10 +627,33 @@ def test_both_functions_of_a_tool_are_adopted(awaited: bool, tmp_path: Path) -> 
     assert list(log.of("call.allowed")[0]["arguments"]) == ["to"]
 
 
-def test_only_tools_are_adopted() -> None:
-    """A function of one's own is decorated."""
+def test_not_everything_is_adopted() -> None:
+    """A function of one's own is decorated; what has the conversation in its hands is refused."""
+
+    def meddle(state: State) -> str:
+        """Meddle."""
+        return ""
+
     with pytest.raises(MisuseError, match="decorate"):
         adopt(tools.send_mail, writes("frameworks.send"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="state"):
+        adopt(create_tool_from_function(meddle), writes("frameworks.send"))
+
+
+def test_a_name_that_is_not_pythons_does_not_fit(tmp_path: Path) -> None:
+    """The framework passes arguments by the names that the model is shown."""
+
+    def post(**given: Any) -> str:
+        DONE.append(("post", given))
+        return ""
+
+    schema = {"type": "object", "properties": {"to-whom": {"type": "string"}}}
+    foreign = Tool(name="post", description="Post.", parameters=schema, function=post)
+    one = adopt(foreign, writes("frameworks.shapes"))
+    with open_run(tmp_path):
+        (told,) = HOST.chat([one], [Wish("post", {"to-whom": BOSS})]).told
+    assert "does not fit the tool" in told.text
+    assert DONE == []
 
 
 # -- agents ---------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ import hashlib
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from checkrein.errors import ConfigurationError, Denied, MisuseError, Suspended
 from checkrein.integrations import hosts
@@ -40,12 +40,13 @@ from checkrein.waiting import off_loop
 try:
     from haystack.components.agents import Agent
     from haystack.components.agents.state import replace_values
-    from haystack.components.agents.tool_calling import _run_tool, _run_tool_async
+    from haystack.components.agents.tool_calling import _get_func_params, _run_tool, _run_tool_async
     from haystack.dataclasses import ChatMessage, ChatRole
     from haystack.hooks.invocation import _run_hooks, _run_hooks_async
     from haystack.hooks.protocol import VALID_HOOK_POINTS
     from haystack.tools import Tool, Toolset
     from haystack.tools.errors import ToolInvocationError
+    from haystack.tools.parameters_schema_utils import _is_state_annotation
 except ImportError as missing:
     raise ImportError(
         "checkrein.integrations.haystack needs Haystack: pip install 'checkrein[haystack]'"
@@ -109,7 +110,7 @@ class Guard:
             with hosts.active(self._run):
                 yield
         except (Denied, Suspended, ToolInvocationError) as failed:
-            no: BaseException | None = failed
+            no: Any = failed
             while isinstance(no, ToolInvocationError):
                 no = no.__cause__
             if isinstance(failed, _Refused) or not isinstance(no, Denied | Suspended):
@@ -273,8 +274,8 @@ def _kind(kind: Any) -> Any:
 def _guarded(tool: Any, guard: Guard) -> Any:
     if isinstance(tool, _Guarded):
         return tool
-    made = copy.copy(tool)
-    made.__class__ = _kind(type(tool))
+    made, kind = copy.copy(tool), cast("Any", type(tool))
+    made.__class__ = _kind(kind)
     made.inner, made.guard = tool, guard
     return made
 
@@ -408,9 +409,12 @@ def adopt(
 
     Raises:
         MisuseError: *tool* is none, or *guard* no decorator of ours.
+        ConfigurationError: it takes the whole state of the agent.
     """
     if not isinstance(tool, Tool):
         raise MisuseError("adopt(tool, ...) takes a Haystack Tool; decorate your own functions")
+    if any(map(_is_state_annotation, _get_func_params(tool).values())):
+        raise ConfigurationError(f"{tool.name} takes all of the agent's state, messages and all")
 
     def call(given: dict[str, Any]) -> Any:
         return tool.invoke(**given)
