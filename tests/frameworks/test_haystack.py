@@ -438,6 +438,20 @@ def test_hooks_see_the_results_of_calls_that_waited(talks: Conversations) -> Non
     assert [one.text for one in told_in(result["messages"])] == ["redacted"]
 
 
+def test_a_no_can_end_an_agent_that_goes_on(talks: Conversations) -> None:
+    """With ``abort`` it comes out of ``run``, before the model is called again."""
+    agent = agent_of([[SEND]], tools.SYNC)
+    Guard(agent, abort=True)
+    with talks.run("1", agent="desk", grant=GRANT):
+        messages = agent.run(USER)["messages"]
+        (question,) = questions(messages)
+        no = answer(question, False, by="dana", reason="never")
+        with pytest.raises(Denied) as caught:
+            agent.run(messages, hook_context=reply({question["confirmation"]: no}))
+    assert caught.value.rule == "gate.denied"
+    assert DONE == []
+
+
 def test_a_hook_may_put_back_the_saved_messages(talks: Conversations) -> None:
     """The framework's way to restore a state: they go on as if they had been given."""
     kept: list[Any] = []
@@ -538,6 +552,32 @@ def test_tools_from_everywhere_say_no_alike() -> None:
         assert told.tool == "save_report"
         assert "no run is active" in told.text
         assert "parameters" not in told.text
+
+
+def test_a_tool_keeps_what_it_has_opened(tmp_path: Path) -> None:
+    """It is the same tool at each step, though the framework is shown another one."""
+    opened: list[int] = []
+
+    class Connected(Tool):
+        client = 0
+
+        def warm_up(self) -> None:
+            if not self.client:
+                self.client = 1
+                opened.append(1)
+
+    plain = made(tools.read_inbox)
+    one = Connected(plain.name, plain.description, plain.parameters, tools.read_inbox)
+
+    class Late(Toolset):
+        def warm_up(self) -> None:
+            pass
+
+    agent = guarded([Wish("read_inbox")], [Wish("read_inbox")], offered=())
+    with open_run(tmp_path):
+        agent.run(USER, tools=Late([one]))
+    assert len(done("read_inbox")) == 2
+    assert len(opened) == 1
 
 
 def test_what_is_not_a_plain_tool_is_named() -> None:

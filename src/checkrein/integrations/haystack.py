@@ -252,17 +252,17 @@ class _Refused(ToolInvocationError):
 
 
 class _Guarded(Tool):
-    """Stands before a tool's own class, and says no to the model. What decides is the function."""
+    """Stands before a tool, and says no to the model. What decides is the tool's function."""
 
     def invoke(self, **given: Any) -> Any:
         """Make a call."""
         with self.guard.telling():
-            return super().invoke(**given)
+            return self.inner.invoke(**given)
 
     async def invoke_async(self, **given: Any) -> Any:
         """Make a call."""
         with self.guard.telling():
-            return await super().invoke_async(**given)
+            return await self.inner.invoke_async(**given)
 
 
 @cache
