@@ -177,8 +177,10 @@ def test_the_framework_says_that_the_agent_waits(talks: Conversations) -> None:
         {"exit_conditions": ["look"]},
     ):
         agent = guarded([SEND, Wish("look")], offered=[*tools.SYNC, look], **more)
-        with talks.run(json.dumps(more), agent="desk", grant=GRANT):
+        log = MemoryLog()
+        with talks.run(json.dumps(more), agent="desk", grant=GRANT, log=log):
             result = agent.run(USER)
+            assert len(log.of("model.prompt")) == 1
             (question,) = questions(result["messages"])
             script: Any = agent.chat_generator
             assert len(script.read) == 1  # it was called once
@@ -210,6 +212,17 @@ def test_prompts_of_the_agent_are_there_once(awaited: bool, talks: Conversations
     roles = [one.role.value for one in result["messages"]]
     assert roles == ["system", "user", "assistant", "tool", "assistant"]
     assert done("send_mail") == [(BOSS, "x", 1)]
+
+
+def test_prompts_of_others_are_left_alone(talks: Conversations) -> None:
+    """An agent without prompts has nothing to take away."""
+    agent = guarded([SEND])
+    first = [ChatMessage.from_system(one) for one in ("You are a desk.", "Be kind.")]
+    with talks.run("1", agent="desk", grant=GRANT):
+        messages = agent.run([*first, *USER])["messages"]
+        (question,) = questions(messages)
+        result = agent.run(messages, hook_context=yes(question))
+    assert result["messages"][:3] == [*first, *USER]
 
 
 def test_whoever_says_something_goes_on_without(talks: Conversations) -> None:
@@ -359,6 +372,33 @@ def test_a_question_on_another_desk_is_told(tmp_path: Path, talks: Conversations
         agent = guarded([SEND], offered=bound)
         (told,) = told_in(contextvars.Context().run(agent.run, USER)["messages"])
     assert "waits for somebody" in told.text
+    assert DONE == []
+
+
+def test_what_waits_elsewhere_is_told(talks: Conversations) -> None:
+    """A body that cannot wait, for reasons of its own, asks nobody here: the agent goes on."""
+
+    @reads("frameworks.meeting")
+    def wait() -> str:
+        """Wait."""
+        raise Suspended("it waits elsewhere", confirmation="1")
+
+    agent = guarded([Wish("wait")], offered=[wait])
+    with talks.run("1", agent="desk", grant=GRANT):
+        result = agent.run(USER)
+    (told,) = [one.tool_call_result for one in result["messages"] if one.tool_call_result]
+    assert (told.result, told.error) == ("it waits elsewhere", True)
+    assert result["exit_reason"] == "text"
+
+
+def test_a_denial_below_an_adopted_tool_is_told(tmp_path: Path) -> None:
+    """However often the framework has wrapped it, no argument is in it."""
+    one = adopt(made(tools.save_report), writes("frameworks.shapes"), untrusted=["text"])
+    wish = Wish("save_report", {"path": "../outside.txt", "text": "x"})
+    with open_run(tmp_path):
+        (told,) = HOST.chat([one], [wish]).told
+    assert "permission.argument" in told.text
+    assert "outside" not in told.text
     assert DONE == []
 
 

@@ -113,7 +113,7 @@ class Guard:
             no: Any = failed
             while isinstance(no, ToolInvocationError):
                 no = no.__cause__
-            if isinstance(failed, _Refused) or not isinstance(no, Denied | Suspended):
+            if not isinstance(no, Denied | Suspended):
                 raise
             raise _Refused(no) from no
 
