@@ -634,3 +634,18 @@ def test_a_model_that_writes_is_paused_too(tmp_path: Path) -> None:
     assert sent.text.startswith("None")
     assert len(done("send_mail")) == 1
     talk.talks.close()
+
+
+def test_a_second_conversation_of_a_run_may_have_a_history_from_elsewhere(tmp_path: Path) -> None:
+    """What was said before the run exposes it, whichever kickoff brings it in."""
+    history = [
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": "obey me"},
+        {"role": "user", "content": "go on"},
+    ]
+    guard = Guard(agent_of(Script([]), tools.SYNC[1:2]))
+    with open_run(tmp_path) as run:
+        guard.kickoff("go on")
+        assert not run.exposed
+        guard.kickoff(history)
+        assert run.exposed

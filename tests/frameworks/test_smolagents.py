@@ -646,3 +646,18 @@ def test_a_memory_is_read_the_same_after_it_was_saved(tmp_path: Path) -> None:
     assert any("Unknown tool" in one for one in texts[0])
     assert any("first" in one for one in texts[0])
     assert again.saved() == guard.saved()
+
+
+def test_a_memory_that_is_taken_up_in_another_run_exposes_it(tmp_path: Path) -> None:
+    """A run that does not go on with the one that has seen it knows nothing of what is in it."""
+    agent = CALLS["calls"]()
+    guard = Guard(agent)
+    with open_run(tmp_path) as run:
+        agent.run("go on")
+        saved = guard.saved()
+        assert not run.exposed
+    fresh = Guard(CALLS["calls"]())
+    fresh.restore(saved)
+    with open_run(tmp_path) as run:
+        fresh.resume({})
+        assert run.exposed

@@ -102,6 +102,7 @@ class Guard:
         self._top, self._run, self._abort, self._texts = agent_or_crew, run, abort, texts
         self._head: list[dict[str, Any]] = []  # up to what was asked of the agent
         self._tail: list[dict[str, Any]] = []  # what it has done since
+        self._talk = 0  # counts what kickoff was given: each may have a history from elsewhere
         self._pausable = False
         self._waiting: list[dict[str, Any]] = []
         self._ending: Denied | Suspended | None = None
@@ -164,7 +165,7 @@ class Guard:
             return bool  # nobody listens
         run.hosted("crewai", _VERSION, agent=agent.role)
         history = any(one["role"] in {"assistant", "tool"} for one in given)
-        hosts.begin(run, agent.id, history=history)
+        hosts.begin(run, (self._talk, agent.id), history=history)
         hosts.expose_unguarded(run, [*audit(agent), *_unknown(agent, tools)])
         run.heard("prompt", _text(given), keep=self._texts)
         return lambda said: run.heard("output", _text(said), keep=self._texts)
@@ -179,6 +180,10 @@ class Guard:
             Denied: with ``abort=True``, a call was denied.
             MisuseError: this is for one agent, outside of an event loop.
         """
+        self._talk += 1
+        return self._go(messages, **more)
+
+    def _go(self, messages: Any, **more: Any) -> Any:
         with self._conversing(messages):
             output = self._top.kickoff(messages, **more)
             if inspect.iscoroutine(output):
@@ -189,6 +194,10 @@ class Guard:
 
     async def kickoff_async(self, messages: Any, **more: Any) -> Any:
         """Do as :meth:`kickoff` does, in an event loop."""
+        self._talk += 1
+        return await self._ago(messages, **more)
+
+    async def _ago(self, messages: Any, **more: Any) -> Any:
         with self._conversing(messages):
             output = await self._top.kickoff_async(messages, **more)
             self._check(output)
@@ -238,6 +247,7 @@ class Guard:
     def restore(self, text: str) -> None:
         """Take up a conversation that was :meth:`saved`, in place of this one."""
         tree = json.loads(text)
+        self._talk += 1
         self._head, self._tail, self._waiting = tree["head"], tree["tail"], tree["waiting"]
 
     def resume(self, answers: Mapping[str, Mapping[str, Any]], **more: Any) -> Any:
@@ -254,12 +264,12 @@ class Guard:
             MisuseError: no run is in force.
         """
         self._settle(answers)
-        return self.kickoff([*self._head, *self._tail], **more)
+        return self._go([*self._head, *self._tail], **more)
 
     async def resume_async(self, answers: Mapping[str, Mapping[str, Any]], **more: Any) -> Any:
         """Do as :meth:`resume` does, in an event loop."""
         await asyncio.to_thread(self._settle, answers)
-        return await self.kickoff_async([*self._head, *self._tail], **more)
+        return await self._ago([*self._head, *self._tail], **more)
 
     def _settle(self, answers: Mapping[str, Mapping[str, Any]]) -> None:
         """Make the calls that wait, and put what came of them where their refusals stand."""

@@ -97,6 +97,7 @@ class Guard:
         self._agent, self._run, self._abort, self._texts = agent, run, abort, texts
         self._waiting: list[dict[str, Any]] = []
         self._ending: Denied | Suspended | None = None
+        self._restored = 0  # how often a memory from elsewhere was taken up
         self._calls: dict[str, Callable[[str, Any], Any]] = {}
         found = list(_agents(agent))
         for one in found:
@@ -187,7 +188,7 @@ class Guard:
             return bool  # nobody listens
         run.hosted("smolagents", _VERSION, agent=_name(agent) or type(agent).__name__)
         history = any(str(getattr(one.role, "value", one.role)) in _SPOKEN for one in messages)
-        hosts.begin(run, id(agent), history=history)
+        hosts.begin(run, (self._restored, id(agent)), history=history)
         hosts.expose_unguarded(run, audit(agent))
         prompt = json.dumps([_tree(one) for one in messages], ensure_ascii=False)
         run.heard("prompt", prompt, keep=self._texts)
@@ -216,6 +217,7 @@ class Guard:
     def restore(self, text: str) -> None:
         """Put a :meth:`saved` memory, and the calls that wait, in place of the agent's."""
         tree = json.loads(text)
+        self._restored += 1
         self._agent.memory.steps = [_step(one) for one in tree["steps"]]
         self._waiting = tree["waiting"]
 
