@@ -209,14 +209,10 @@ class _Turn(BaseMiddleware):
         history = any(isinstance(one, (ModelResponse, ToolResultEvent)) for one in events)
         hosts.begin(run, stream, history=history)
         hosts.expose_unguarded(run, _unguarded(call_next, context))
-        run.heard("prompt", _text([*context.prompt, *events]), keep=self._texts)
+        run.heard("prompt", hosts.text_of([*context.prompt, *events]), keep=self._texts)
         response = await call_next(events, context)
-        run.heard("output", _text(response), keep=self._texts)
+        run.heard("output", hosts.text_of(response), keep=self._texts)
         return response
-
-
-def _text(tree: Any) -> str:
-    return json.dumps(serialize_value(tree), ensure_ascii=False, sort_keys=True, default=str)
 
 
 def _result(event: Any, text: str, about: dict[str, Any] | None = None) -> Any:
@@ -414,7 +410,9 @@ def _words(part: Any) -> str:
     """Return a part of a result as text; what is none, an image for example, is only named."""
     if isinstance(part, TextInput):
         return str(part.content)
-    return _text(part.data) if isinstance(part, DataInput) else f"[{type(part).__name__}]"
+    if isinstance(part, DataInput):
+        return json.dumps(serialize_value(part.data), ensure_ascii=False, default=str)
+    return f"[{type(part).__name__}]"
 
 
 def adopt(

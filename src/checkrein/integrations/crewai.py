@@ -167,8 +167,8 @@ class Guard:
         history = any(one["role"] in {"assistant", "tool"} for one in given)
         hosts.begin(run, (self._talk, agent.id), history=history)
         hosts.expose_unguarded(run, [*audit(agent), *_unknown(agent, tools)])
-        run.heard("prompt", _text(given), keep=self._texts)
-        return lambda said: run.heard("output", _text(said), keep=self._texts)
+        run.heard("prompt", hosts.text_of(given), keep=self._texts)
+        return lambda said: run.heard("output", hosts.text_of(said), keep=self._texts)
 
     # -- conversations ---------------------------------------------------------------------
 
@@ -322,10 +322,6 @@ def _after(head: Sequence[Mapping[str, Any]], messages: Iterable[Any]) -> list[d
         for one in found[max(begins, default=-1) + 1 :]
         if one["role"] in {"assistant", "tool"}
     ]
-
-
-def _text(said: Any) -> str:
-    return json.dumps(said, ensure_ascii=False, default=str)
 
 
 class _Heard:

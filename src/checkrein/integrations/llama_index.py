@@ -21,10 +21,9 @@ calls tools. Should that be renamed one day, the guards go on deciding, and nobo
 from __future__ import annotations
 
 import inspect
-import json
 import uuid
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -179,9 +178,9 @@ class Guard:
         history = any(getattr(one, "role", "") not in {"user", "system"} for one in messages)
         hosts.begin(run, await _conversation(ctx), history=history)
         hosts.expose_unguarded(run, audit(tools))
-        run.heard("prompt", _text(messages), keep=self._texts)
+        run.heard("prompt", hosts.text_of(messages), keep=self._texts)
         output = await step(ctx, llm_input, tools, memory)
-        run.heard("output", _text([output.response, *output.tool_calls]), keep=self._texts)
+        run.heard("output", hosts.text_of([output.response, *output.tool_calls]), keep=self._texts)
         return output
 
 
@@ -196,14 +195,12 @@ def _scratch(agent: Any) -> str:
 
 async def _conversation(ctx: Any) -> str:
     """Return an id that goes with the framework's context, into what is saved of it, too."""
+    known = await ctx.store.get(f"{_OURS}_id", default="")  # an edit copies the whole state
+    if known:
+        return str(known)
     async with ctx.store.edit_state() as state:
         state[f"{_OURS}_id"] = state.get(f"{_OURS}_id", "") or uuid.uuid4().hex
         return str(state[f"{_OURS}_id"])
-
-
-def _text(said: Iterable[Any]) -> str:
-    trees = [one.model_dump(mode="json") for one in said]
-    return json.dumps(trees, ensure_ascii=False, sort_keys=True, default=str)
 
 
 # -- people --------------------------------------------------------------------------------
@@ -246,9 +243,10 @@ class _Asking:
 
     async def forget(self) -> None:
         """Take in that the call is over."""
-        async with self._ctx.store.edit_state() as state:
-            open_ = state.get(_OURS, {})
-            state[_OURS] = {name: open_[name] for name in open_ if name != self.asked}
+        if self.asked in await self._ctx.store.get(_OURS, default={}):
+            async with self._ctx.store.edit_state() as state:
+                open_ = state.get(_OURS, {})
+                state[_OURS] = {name: open_[name] for name in open_ if name != self.asked}
         # The answer may have come by the desk; the framework would wait on, and restart the step.
         self._step.returns.return_values.append(DeleteWaiter(waiter_id=self._waiter["waiter_id"]))
 

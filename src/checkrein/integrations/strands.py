@@ -145,7 +145,7 @@ class Guard(Plugin):
             self._take_in(run, context)
         async for event in call_next(context):
             if run is not None and isinstance(event, ModelStopReason):
-                run.heard("output", _text(event.message), keep=self._texts)
+                run.heard("output", hosts.text_of(event.message), keep=self._texts)
             yield event
 
     def _take_in(self, run: Run, context: Any) -> None:
@@ -157,11 +157,9 @@ class Guard(Plugin):
         )
         hosts.begin(run, agent.session_id, history=history)
         hosts.expose_unguarded(run, audit(agent))
-        run.heard("prompt", _text([context.system_prompt, context.messages]), keep=self._texts)
-
-
-def _text(tree: Any) -> str:
-    return json.dumps(tree, ensure_ascii=False, sort_keys=True, default=str)
+        run.heard(
+            "prompt", hosts.text_of([context.system_prompt, context.messages]), keep=self._texts
+        )
 
 
 def _result(tool_use: Mapping[str, Any], status: str, text: str) -> Any:
@@ -349,7 +347,9 @@ def _words(block: Mapping[str, Any]) -> str:
     """Return a piece of a result as text; what is none, an image for example, is only named."""
     if "text" in block:
         return str(block["text"])
-    return _text(block["json"]) if "json" in block else f"[{', '.join(block)}]"
+    if "json" in block:
+        return json.dumps(block["json"], ensure_ascii=False, sort_keys=True, default=str)
+    return f"[{', '.join(block)}]"
 
 
 def adopt(
