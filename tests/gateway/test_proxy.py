@@ -535,6 +535,21 @@ def test_a_yes_serves_once(tmp_path: Path) -> None:
     assert server.done == [("delete", "a")]
 
 
+def test_equal_calls_at_once_ask_one_after_the_other(tmp_path: Path, mode: str) -> None:
+    """Each of them asks for itself, and no answer goes to a question that does not count."""
+    server = Notes()
+    config = written(tmp_path, server, confirm='by = "client"')
+    callback, asked = answering(*[YES] * 20)
+
+    async def go(face: Facing) -> Any:
+        return await asyncio.gather(*(face.call("delete", name="a") for _ in range(4)))
+
+    told = talk(config, server, go, mode, elicitation_callback=callback)
+    assert [error for error, _ in told] == [False] * 4
+    assert server.done == [("delete", "a")] * 4
+    assert len(asked) <= (4 if mode == "legacy" else 4 + 3 + 2 + 1)
+
+
 def test_a_stranger_gets_nothing(tmp_path: Path, mode: str) -> None:
     """Where no run belongs to who asks, there is no answer but that."""
     server = Notes()

@@ -10,9 +10,13 @@ passes as numbers.
 # (the SDK is not installed where types are checked)
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from weakref import WeakValueDictionary
 
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
@@ -56,6 +60,7 @@ class Gateway:
 
     def __init__(self, session: GuardedSession, run_of: RunOf, *, by_client: bool) -> None:
         self._session, self._run_of, self._by_client = session, run_of, by_client
+        self._turns: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
         self.server: Server[Any] = Server(
             "checkrein-gateway",
             version=installed_version(),
@@ -93,7 +98,9 @@ class Gateway:
         try:
             with hosts.active(known) as run:
                 note_client(run, context.session, server=self._session.server)
-                return await settled(run, self._client_of(context, params), make)
+                client = self._client_of(context, params)
+                async with self._turn(known, params) if client else nullcontext():
+                    return await settled(run, client, make)
         except (Denied, Suspended) as no:
             return told(no)
         except InDoubt as error:
@@ -103,6 +110,14 @@ class Gateway:
             _LOGGER.exception("the call of %s has failed", params.name)
             words = f"the server did not answer ({type(error).__name__}); it may have done it"
         return CallToolResult(content=[TextContent(type="text", text=words)], is_error=True)
+
+    def _turn(self, run: Run, params: CallToolRequestParams) -> asyncio.Lock:
+        """Return what lets equal calls ask one after the other: each asks for itself, and once."""
+        arguments = json.dumps(params.arguments, sort_keys=True)
+        lock = self._turns.get(key := (run.id, params.name, arguments))
+        if lock is None:
+            lock = self._turns[key] = asyncio.Lock()
+        return lock
 
     def _known(self, context: Context) -> Run:
         run = self._run_of(context)
