@@ -345,7 +345,7 @@ def _ask(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Ne
     except BaseException as error:
         paused = isinstance(error, control_flow())
         if paused and frame.call is None:
-            run.questions.park(question)
+            yield from _park(run, question, error)
             raise
         run.questions.abandon(question)
         if paused:
@@ -367,6 +367,15 @@ def _ask(run: Run, call: Call, decision: Decision, frame: Frame) -> Generator[Ne
         raise Edited(answer.edits)
 
 
+def _park(run: Run, question: Confirmation, error: BaseException) -> Generator[Need, Any, None]:
+    """Put a question off; where an equal call has put it off already, wait for that one."""
+    kept = run.questions.park(question)
+    if kept is question or not isinstance(error, Suspended):
+        return
+    error.confirmation = kept.id
+    yield from _let_go(run, question)
+
+
 def _previews(call: Call) -> bool:
     """Say whether asking takes a while: the tool's own preview is run, in a thread if possible."""
     return call.facts.preview is not None
@@ -374,14 +383,18 @@ def _previews(call: Call) -> bool:
 
 def _finish(run: Run, call: Call) -> Generator[Need, Any, None]:
     """Tell a gate that keeps its answers what has become of the call: it is not in doubt."""
+    for question in call.answered:
+        yield from _let_go(run, question)
+
+
+def _let_go(run: Run, question: Confirmation) -> Generator[Need, Any, None]:
     finish = getattr(run.gate, "finish", None)
     if finish is None:
         return
-    for question in call.answered:
-        try:
-            yield Consult(partial(finish, question))
-        except Exception as error:  # noqa: BLE001 (the gate will list the call as in doubt)
-            logger().error("run %s: a gate kept an answer (%s)", run.id, type(error).__name__)
+    try:
+        yield Consult(partial(finish, question))
+    except Exception as error:  # noqa: BLE001 (the gate will list the call as in doubt)
+        logger().error("run %s: a gate kept an answer (%s)", run.id, type(error).__name__)
 
 
 def _answered(

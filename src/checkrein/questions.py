@@ -168,11 +168,25 @@ class Questions:
         with self._lock:
             self._leaves = tuple(one for one in self._leaves if one.tool != tool)
 
-    def park(self, question: Confirmation) -> None:
-        """Keep a question that was put off, for the same call made again."""
+    def park(self, question: Confirmation) -> Confirmation:
+        """Keep a question that was put off, for the same call made again.
+
+        Returns:
+            the question to wait for: an equal call, made at the same time, may have put the same
+            one off, and two would be one too many.
+        """
         with self._lock:
             self._open.discard(question.id)
+            before = self._parked.get(question.bound_to)
+            if before is not None and self._same(before, question):
+                return before
             self._parked[question.bound_to] = question
+            return question
+
+    def _same(self, before: Confirmation, question: Confirmation) -> bool:
+        """Say whether an earlier question about an equal call still says all there is to say."""
+        said = (before.grants, set(before.reasons)) == (question.grants, set(question.reasons))
+        return said and self._run.now() < before.expires
 
     def keep(self, parked: Iterable[Confirmation]) -> None:
         """Take over questions that another process has put off."""

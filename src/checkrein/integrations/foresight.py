@@ -66,8 +66,11 @@ def foresee(
         desk.put(asked)
         open_ = desk.state(asked.id) == "open"
     finally:
-        run.questions.park(asked)
-    return question(run, ConfirmationPending("", confirmation=asked.id)) if open_ else None
+        kept = run.questions.park(asked)
+    if kept is not asked:  # an equal call, foreseen at the same time, has asked
+        desk.finish(asked)
+        open_ = desk.state(kept.id) == "open"
+    return question(run, ConfirmationPending("", confirmation=kept.id)) if open_ else None
 
 
 def _decision(run: Run, call: Call, frame: Frame) -> Decision | None:
