@@ -82,9 +82,8 @@ class Doorkeeper:
                 )
                 await refused(scope, receive, send)
                 return
-            known = AccessToken(
-                token="", client_id=name, scopes=[]
-            )  # by its name: no token is kept
+            # The SDK binds a session to who has opened it: by the name, no token is kept.
+            known = AccessToken(token="", client_id=name, scopes=[])
             scope = {**scope, "user": AuthenticatedUser(known)}
         await self._app(scope, receive, send)
 
