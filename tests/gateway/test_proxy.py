@@ -408,10 +408,11 @@ def test_the_clients_user_can_be_asked(tmp_path: Path, mode: str) -> None:
     [
         NO,
         ElicitResult(action="decline"),
+        ElicitResult(action="decline", content={"approved": True}),
         ElicitResult(action="accept", content={}),
         ElicitResult(action="accept", content={"approved": False, "suspicious": True}),
     ],
-    ids=["no", "declined", "empty", "suspicious"],
+    ids=["no", "declined", "declined with a yes", "empty", "suspicious"],
 )
 def test_what_is_no_yes_is_no(answer: ElicitResult, tmp_path: Path, mode: str) -> None:
     """A form that says nothing approves nothing."""
