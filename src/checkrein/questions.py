@@ -136,11 +136,9 @@ class Questions:
         """Return the parked question about this very call, open again; ``None`` for none."""
         with self._lock:
             parked = self._parked.pop(call.digest.hex(), None)
-            if parked is None or self._run.now() >= parked.expires:
+            reasons = [one.message for one in decision.findings]
+            if parked is None or not self._stands(parked, self._run.grant_ids, reasons):
                 return None
-            asked = (tuple(self._run.grant_ids), {one.message for one in decision.findings})
-            if asked != (parked.grants, set(parked.reasons)):
-                return None  # there is more to say about it now, or less
             self._open.add(parked.id)
         values = call.arguments  # another process has brought none along; these are the same
         shown = tuple(one._replace(value=values[one.name]) for one in parked.arguments)
@@ -178,14 +176,14 @@ class Questions:
         with self._lock:
             self._open.discard(question.id)
             before = self._parked.get(question.bound_to)
-            if before is not None and self._same(before, question):
+            if before is not None and self._stands(before, question.grants, question.reasons):
                 return before
             self._parked[question.bound_to] = question
             return question
 
-    def _same(self, before: Confirmation, question: Confirmation) -> bool:
-        """Say whether an earlier question about an equal call still says all there is to say."""
-        said = (before.grants, set(before.reasons)) == (question.grants, set(question.reasons))
+    def _stands(self, before: Confirmation, grants: Iterable[str], reasons: Iterable[str]) -> bool:
+        """Say whether a question about an equal call still says all there is to say, no more."""
+        said = (before.grants, set(before.reasons)) == (tuple(grants), set(reasons))
         return said and self._run.now() < before.expires
 
     def keep(self, parked: Iterable[Confirmation]) -> None:
