@@ -192,14 +192,14 @@ class Config(_Strict):
     @field_validator("tools")
     @classmethod
     def _one_meaning_for_a_resource(cls, tools: dict[str, Tool]) -> dict[str, Tool]:
-        claims: dict[str, Tool] = {}
+        claimed: set[str] = set()
         for one in tools.values():
-            if one.resource in claims:
+            if one.resource in claimed:
                 raise ValueError(
                     f"two tools have the resource {one.resource!r}: a permission for one would "
                     "be a permission for the other"
                 )
-            claims[one.resource] = one
+            claimed.add(one.resource)
         return tools
 
     @model_validator(mode="after")
