@@ -139,19 +139,24 @@ def _guarded(
 ) -> Callable[..., Any]:
     if not isinstance(tool, Tool):
         raise MisuseError("adopt(client, tool, ...) takes a tool from list_tools()")
-    if fingerprint(tool) != policy.pinned:
-        raise TamperedError("the tool's definition is not the pinned one; review it and pin it")
+    _check_pin(tool, policy)
+    sent = _sent(tool)
     guarded = adopted(
         call,
         policy.guard,
         name=tool.name,
         description=tool.description or "",
-        schema=_sent(tool)["inputSchema"],
+        schema=sent["inputSchema"],
         untrusted=policy.untrusted,
         result=Untrusted[Any],
     )
-    _tighten(_facts(guarded), _sent(tool).get("annotations", {}))
+    _tighten(_facts(guarded), sent.get("annotations", {}))
     return guarded
+
+
+def _check_pin(tool: Tool, policy: Policy) -> None:
+    if fingerprint(tool) != policy.pinned:
+        raise TamperedError("the tool's definition is not the pinned one; review it and pin it")
 
 
 def _facts(guarded: Callable[..., Any]) -> ToolFacts:
@@ -211,6 +216,7 @@ class GuardedSession:
     def __init__(self, client: Any, policies: Mapping[str, Policy]) -> None:
         self._client, self._policies = client, dict(policies)
         self._tools: dict[str, tuple[Tool, Callable[..., Any]]] = {}
+        self._made: dict[str, Callable[..., Any]] = {}  # by name; each for its one pinned tool
         self.problems: list[Problem] = []
         self.offered: set[str] = set()
         self._changes, self._seen = 1, 0
@@ -248,12 +254,20 @@ class GuardedSession:
                 if name not in found:
                     raise ConfigurationError("the server has no such tool")  # noqa: TRY301
                 tool = found[name]
-                self._tools[name] = tool, _guarded(self._body(name), tool, policy)
+                self._tools[name] = tool, self._guarded(tool, policy)
             except (ConfigurationError, MisuseError, TamperedError) as error:
                 self.problems.append(Problem(name, visible(str(error))))
             except Exception as error:  # noqa: BLE001 (the other tools have not deserved that)
                 odd = f"its definition cannot be taken in ({type(error).__name__})"
                 self.problems.append(Problem(name, odd))
+
+    def _guarded(self, tool: Tool, policy: Policy) -> Callable[..., Any]:
+        """Return the guarded function of a tool; a definition that is pinned needs one only."""
+        if tool.name in self._made:
+            _check_pin(tool, policy)
+        else:
+            self._made[tool.name] = _guarded(self._body(tool.name), tool, policy)
+        return self._made[tool.name]
 
     async def list_tools(self) -> ListToolsResult:
         """Return the tools that are there, with hints that say what their guards say.
