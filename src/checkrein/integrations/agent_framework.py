@@ -232,7 +232,7 @@ def _callable(tool: Any) -> tuple[str, Any]:
         return tool.name, tool.func
     if isinstance(tool, dict):
         return str(tool.get("name") or tool.get("type")), tool
-    return str(getattr(tool, "name", getattr(tool, "__name__", "tool"))), tool
+    return hosts.name_of(tool), tool
 
 
 # -- tools that are not ours -----------------------------------------------------------------

@@ -144,10 +144,7 @@ def audit(tools: Any) -> list[Problem]:
     if isinstance(tools, FastMCP):
         with ThreadPoolExecutor(1) as apart:  # the list is made by coroutines
             tools = apart.submit(asyncio.run, tools.list_tools(run_middleware=False)).result()
-    return hosts.judge(
-        (str(getattr(one, "name", getattr(one, "__name__", "tool"))), _function_of(one))
-        for one in tools
-    )
+    return hosts.judge((hosts.name_of(one), _function_of(one)) for one in tools)
 
 
 def refuse_unguarded(tools: Any) -> None:

@@ -302,6 +302,11 @@ class Problem(NamedTuple):
     problem: str
 
 
+def name_of(tool: Any) -> str:
+    """Return the name under which a model calls a framework's tool, or a function."""
+    return str(getattr(tool, "name", getattr(tool, "__name__", "tool")))
+
+
 def judge(registered: Iterable[tuple[str, Any]]) -> list[Problem]:
     """Return what is not guarded among names and callables that a framework has registered.
 

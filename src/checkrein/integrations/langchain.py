@@ -171,7 +171,7 @@ def _callables(tool: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(tool, dict):
         yield str(tool.get("name") or tool.get("type")), tool
     else:
-        yield str(getattr(tool, "name", getattr(tool, "__name__", "tool"))), tool
+        yield hosts.name_of(tool), tool
 
 
 # -- tools that are not ours -----------------------------------------------------------------

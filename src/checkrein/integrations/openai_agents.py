@@ -305,8 +305,7 @@ def _callables(tools: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
         yield from ((f"MCP server {one.name}", one) for one in tools.mcp_servers)
         tools = tools.tools
     for one in tools:
-        name = getattr(one, "name", getattr(one, "__name__", "tool"))
-        yield str(name), _function_of(one) or one
+        yield hosts.name_of(one), _function_of(one) or one
 
 
 # -- tools that are not ours -----------------------------------------------------------------
