@@ -283,14 +283,17 @@ def test_the_log_says_that_it_was_exported(runs, tmp_path, monkeypatch):
 def test_fields_are_disclosed_one_by_one(tmp_path):
     """A receipt or a bundle shows the fields that were named, provably, and no other."""
     with AuditLog.open(tmp_path / "log", origin="example.com/fields") as log:
-        arguments = {"to": Erasable("Dana Doe"), "card": Erasable("4111", subject="customer-17")}
+        arguments = {
+            "to": Erasable("Dana Doe"),
+            "card": Erasable("card-4111", subject="customer-17"),
+        }
         log.append({"type": "t", "run": "r", "arguments": arguments})
     entry, openings, receipt = (tmp_path / name for name in ("entry", "openings", "receipt"))
     place = tmp_path / "log"
     done = cli("prove", place, 0, "--out", receipt, "--entry", entry, "--openings", openings,
                "--disclose", "arguments.to")  # fmt: skip
     assert done.exit_code == 0, done.stderr
-    assert b"4111" not in entry.read_bytes() + openings.read_bytes()
+    assert b"card-4111" not in entry.read_bytes() + openings.read_bytes()
     shown = cli("check", receipt, "--entry", entry, "--openings", openings)
     assert 'arguments.to = "Dana Doe"' in shown.stdout
     found = json.loads(
@@ -311,4 +314,6 @@ def test_fields_are_disclosed_one_by_one(tmp_path):
         found = verify_bundle(tmp_path / name, vkey=vkey)
         assert len(found.disclosed.get(0, {})) == count
         assert cli("check", tmp_path / name, "--key", vkey).exit_code == 0
-    assert verify_bundle(tmp_path / "a", vkey=vkey).disclosed == {0: {"arguments.card": "4111"}}
+    assert verify_bundle(tmp_path / "a", vkey=vkey).disclosed == {
+        0: {"arguments.card": "card-4111"}
+    }

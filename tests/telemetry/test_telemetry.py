@@ -46,7 +46,7 @@ from support import Clock, MemoryLog  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-LETTER = "Dear Dana, the code is 4711."
+LETTER = "Dear Dana, the code is sesame-4711."
 
 
 @reads("shop.stock")
@@ -283,7 +283,7 @@ def test_no_content_is_in_any_span(tracer, exporter):
         run.lock("the reason")
         run.stop("the reason")
     told = "".join(span.to_json() for span in exporter.get_finished_spans())
-    for text in ("bo@acme", "4711", "eve@", "dana-the-approver"):
+    for text in ("bo@acme", "sesame-4711", "eve@", "dana-the-approver"):
         assert text not in told
     for text in ("instruction:", "the prompt", "the output", "the thread", "the reason"):
         assert text not in told
@@ -299,12 +299,12 @@ def enrol(
 def test_arguments_are_there_on_request_without_secrets(tracer, spans, kept):
     """With content=True, too, what is secret or must be forgettable stays out of the traces."""
     with permit(log=traced(MemoryLog() if kept else None, tracer, content=True)):
-        enrol("Bo Miller", "4711")
+        enrol("Bo Miller", "pin-4711")
     span = spans()["execute_tool enrol"]
     told = span.attributes[gen_ai_attributes.GEN_AI_TOOL_CALL_ARGUMENTS]
     assert json.loads(told) == {"name": {"erasable": True}, "pin": {"secret": True}, "town": "Bonn"}
     assert "Miller" not in span.to_json()
-    assert "4711" not in span.to_json()
+    assert "pin-4711" not in span.to_json()
 
 
 # -- the log comes first -------------------------------------------------------------------------
