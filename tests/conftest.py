@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,9 +12,16 @@ from hypothesis import HealthCheck, settings
 from checkrein.store import PROCESS_STORE
 
 settings.register_profile(
-    "checkrein", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+    "desk", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile("checkrein")
+# A change lands for what it changes, not by luck: .ci/run tries the same examples every time.
+# Others are looked for at every desk, and more of them by .ci/weekly.
+settings.register_profile("landing", settings.get_profile("desk"), derandomize=True)
+settings.register_profile("search", settings.get_profile("desk"), max_examples=1000)
+settings.load_profile(os.environ.get("CHECKREIN_EXAMPLES", "desk"))
+
+# A shell's background job ignores SIGINT, and so would the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
