@@ -12,7 +12,11 @@ from hypothesis import HealthCheck, settings
 from checkrein.store import PROCESS_STORE
 
 settings.register_profile(
-    "desk", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+    "desk",
+    deadline=None,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=False,  # hypothesis would read it off the environment
 )
 # A change lands for what it changes, not by luck: .ci/run tries the same examples every time.
 # Others are looked for at every desk, and more of them by .ci/weekly.
