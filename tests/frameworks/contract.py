@@ -445,12 +445,13 @@ class FrameworkContract:
         """The run's lock is held over no body: two calls that wait for each other end."""
         meeting = Meeting()
         meet = meeting.ameet if awaited else meeting.meet
+        self.let_meet(meet, bound, tmp_path, awaited=awaited)
+
+    def let_meet(self, meet: Any, bound: bool, tmp_path: Path, **how: Any) -> None:
+        """Have two calls of one turn that wait for each other."""
+        both = [Wish(meet.__name__, {"who": who}) for who in ("A", "B")]
         with open_run(tmp_path) as run:
-            talk = self.host.converse(
-                run.tools(meet) if bound else [meet],
-                [Wish(meet.__name__, {"who": "A"}), Wish(meet.__name__, {"who": "B"})],
-                awaited=awaited,
-            )
+            talk = self.host.converse(run.tools(meet) if bound else [meet], both, **how)
         assert sorted(one.text for one in talk.told) == ["A was there", "B was there"]
 
     def test_parallel_calls_share_one_run(self, mode: Mode, tmp_path: Path) -> None:

@@ -74,13 +74,7 @@ class TestContract(FrameworkContract):
     @pytest.mark.parametrize("bound", [False, True], ids=["bare", "bound"])
     def test_bodies_of_one_turn_overlap(self, bound: bool, tmp_path: Path) -> None:
         """The run's lock is held over no body; coroutines have loops of their own here."""
-        meet = Meeting().meet
-        with open_run(tmp_path) as run:
-            talk = HOST.converse(
-                run.tools(meet) if bound else [meet],
-                [Wish("meet", {"who": "A"}), Wish("meet", {"who": "B"})],
-            )
-        assert sorted(one.text for one in talk.told) == ["A was there", "B was there"]
+        self.let_meet(Meeting().meet, bound, tmp_path)
 
 
 class TestIntegration(IntegrationContract):

@@ -53,14 +53,7 @@ class TestGoogleADK(FrameworkContract):
         """The run's lock is held over no body; plain functions overlap in the tools' threads."""
         meeting = Meeting()
         meet = meeting.ameet if awaited else meeting.meet
-        with open_run(tmp_path) as run:
-            talk = HOST.converse(
-                run.tools(meet) if bound else [meet],
-                [Wish(meet.__name__, {"who": "A"}), Wish(meet.__name__, {"who": "B"})],
-                awaited=awaited,
-                threads=True,
-            )
-        assert sorted(one.text for one in talk.told) == ["A was there", "B was there"]
+        self.let_meet(meet, bound, tmp_path, awaited=awaited, threads=True)
 
 
 class TestIntegration(IntegrationContract):
