@@ -39,7 +39,7 @@ from checkrein import Grant, Untrusted, allow, injected, reads, writes  # noqa: 
 from checkrein.approvers import Approvers, signed  # noqa: E402
 from checkrein.confirmations import verdict_tree  # noqa: E402
 from checkrein.delegation import Principal  # noqa: E402
-from checkrein.errors import MisuseError, Suspended  # noqa: E402
+from checkrein.errors import MisuseError  # noqa: E402
 from checkrein.integrations import hosts  # noqa: E402
 from checkrein.integrations.ag2 import Guard, Paused, adopt, answer, audit, resume  # noqa: E402
 from checkrein.integrations.conversations import Conversations  # noqa: E402
@@ -297,11 +297,7 @@ def test_who_goes_on_without_an_answer_has_a_history_that_any_model_takes(tmp_pa
     agent = guarded([tools.send_mail], SEND, SEND)
     with talks.run("1", **ABOUT) as run:
         (question,) = asked(agent, stream)
-        hosts.take(
-            run,
-            Suspended("", confirmation=question["confirmation"]),
-            answer(question, True, by="dana"),
-        )
+        hosts.take(run, question["confirmation"], answer(question, True, by="dana"))
         assert asked(agent, stream) == []
     assert [one.tool for one in agent.config.told] == ["send_mail"] * 2  # type: ignore[union-attr]
     assert done("send_mail") == [(BOSS, "x", 1)]

@@ -71,7 +71,8 @@ def test_the_call_finds_the_question_that_was_foreseen(talks):
         with pytest.raises(ConfirmationPending) as caught:
             send("bo", "hello")
         assert caught.value.confirmation == asked["confirmation"]
-        assert hosts.take(run, caught.value, hosts.answer(asked, True, by="dana")) == ""
+        yes = hosts.answer(asked, True, by="dana")
+        assert hosts.take(run, caught.value.confirmation, yes) == ""
         assert ahead(run, "bo", "hello") is None
         send("bo", "hello")
     assert SENT == [("bo", "hello")]
@@ -85,8 +86,7 @@ def test_foreseeing_uses_nothing_and_denies_nothing(talks):
         for _ in range(3):
             asked = ahead(run, "bo", "hello")
         assert asked is not None
-        pending = ConfirmationPending("", confirmation=asked["confirmation"])
-        assert hosts.take(run, pending, hosts.answer(asked, True, by="dana")) == ""
+        assert hosts.take(run, asked["confirmation"], hosts.answer(asked, True, by="dana")) == ""
         send("bo", "hello")
         assert ahead(run, "bo", "again") is None  # it would be denied
         assert log.of("call.denied") == []
@@ -171,10 +171,9 @@ def test_a_standing_approval_is_not_used_up(talks):
     with talks.run("t", agent="bot", grant=grant()) as run:
         asked = ahead(run, "bo", "hello")
         assert asked is not None
-        pending = ConfirmationPending("", confirmation=asked["confirmation"])
         shown = talks.gate.desk.find(asked["confirmation"]).question
         leave = standing(uses=1, within=timedelta(minutes=5))
-        assert hosts.take(run, pending, shown.approve(by="dana", standing=leave)) == ""
+        assert hosts.take(run, shown.id, shown.approve(by="dana", standing=leave)) == ""
         send("bo", "hello")
         for _ in range(3):
             assert ahead(run, "bo", "hello") is None

@@ -798,7 +798,7 @@ def test_an_agent_below_is_told_what_waits(talks: Conversations) -> None:
                 waiting = loaded(json.dumps([json.loads(told.text)]))
                 (question,) = questions(waiting)
                 given = answer(question, True, by="dana")
-                assert take(run, Suspended("", confirmation=question["confirmation"]), given) == ""
+                assert take(run, question["confirmation"], given) == ""
     assert len(done("send_mail")) == 1
 
 

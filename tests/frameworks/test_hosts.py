@@ -77,14 +77,15 @@ def test_an_answer_is_taken_once_and_its_repetition_changes_nothing(talks):
         pending = pending_in(run)
         yes = hosts.answer(hosts.question(run, pending), True, by="dana")
         assert json.loads(json.dumps(yes)) == yes
-        assert hosts.take(run, pending, yes) == ""
-        assert hosts.take(run, pending, yes) == ""
+        assert hosts.take(run, pending.confirmation, yes) == ""
+        assert hosts.take(run, pending.confirmation, yes) == ""
         no = hosts.answer(hosts.question(run, pending), False, by="bob")
-        assert "not open any more" in hosts.take(run, pending, no)
+        assert "not open any more" in hosts.take(run, pending.confirmation, no)
         send("bo", Untrusted("hello"))
     assert SENT == [("bo", "hello")]
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["for-one", "for-any"])
 @pytest.mark.parametrize(
     "given",
     [
@@ -100,29 +101,30 @@ def test_an_answer_is_taken_once_and_its_repetition_changes_nothing(talks):
     ],
     ids=repr,
 )
-def test_what_is_no_answer_is_refused_and_written_down(given, talks):
+def test_what_is_no_answer_is_refused_and_written_down(given, named, talks):
     """A bare yes, which a model could give, is none."""
     log = MemoryLog()
     with talks.run("t", agent="bot", grant=grant(), log=log) as run:
-        pending = pending_in(run)
-        assert hosts.take(run, pending, given) == "this is no answer"
+        asked = pending_in(run).confirmation if named else None
+        assert hosts.take(run, asked, given) == "this is no answer"
         assert len(log.of("answer.refused")) == 1
         pending_in(run)
     assert SENT == []
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["for-one", "for-any"])
 @pytest.mark.parametrize(
     "changes",
     [{"confirmation": "0" * 16}, {"digest": "0" * 64}, {"by": "bot"}, {"approved": 1}],
     ids=repr,
 )
-def test_an_answer_for_something_else_is_refused(changes, talks):
+def test_an_answer_for_something_else_is_refused(changes, named, talks):
     """Of another question, of another text, by the agent itself, or not just yes."""
     log = MemoryLog()
     with talks.run("t", agent="bot", grant=grant(), log=log) as run:
         pending = pending_in(run)
         yes = hosts.answer(hosts.question(run, pending), True, by="dana")
-        assert hosts.take(run, pending, yes | changes)
+        assert hosts.take(run, pending.confirmation if named else None, yes | changes)
         assert len(log.of("answer.refused")) == 1
         pending_in(run)
     assert SENT == []
@@ -133,10 +135,27 @@ def test_an_answer_to_one_call_does_not_serve_another_one(talks):
     with talks.run("t", agent="bot", grant=grant()) as run:
         first, second = pending_in(run, "bo"), pending_in(run, "eve")
         yes = hosts.answer(hosts.question(run, first), True, by="dana")
-        assert hosts.take(run, second, yes) == "the answer is for another question"
+        assert hosts.take(run, second.confirmation, yes) == "the answer is for another question"
         pending_in(run, "eve")
         pending_in(run, "bo")
     assert SENT == []
+
+
+def test_where_any_question_may_be_answered_the_answer_says_which(talks):
+    """As data or as a verdict; what is no answer is written down for the question it names."""
+    log = MemoryLog()
+    with talks.run("t", agent="bot", grant=grant(), log=log) as run:
+        first, second = pending_in(run, "bo"), pending_in(run, "eve")
+        broken = {"confirmation": second.confirmation, "approved": "yes"}
+        assert hosts.take(run, None, broken) == "this is no answer"
+        assert log.of("answer.refused")[0]["confirmation"] == second.confirmation
+        yes = hosts.answer(hosts.question(run, second), True, by="dana")
+        assert hosts.take(run, None, yes) == ""
+        send("eve", Untrusted("hello"))
+        verdict = talks.gate.desk.find(first.confirmation).question.approve(by="dana")
+        assert hosts.take(run, None, verdict) == ""
+        send("bo", Untrusted("hello"))
+    assert SENT == [("eve", "hello"), ("bo", "hello")]
 
 
 @pytest.mark.parametrize("awaited", [False, True], ids=["sync", "async"])
@@ -170,7 +189,7 @@ def test_without_a_desk_the_call_goes_on_waiting(talks):
         for one in (None, other):
             with pytest.raises(ConfirmationPending):
                 hosts.settle(one, pending, lambda _: None)
-        assert hosts.take(other, pending, {}) == "the run has no desk"
+        assert hosts.take(other, pending.confirmation, {}) == "the run has no desk"
     assert "waits for somebody" in hosts.tell(pending)
 
 

@@ -293,7 +293,7 @@ def test_an_answer_at_the_desk_is_found(talks: Any) -> None:
         result = _go(agent)
         (asked,) = _asked(result)
         pending = ConfirmationPending("", confirmation=asked["confirmation"])
-        assert hosts.take(run, pending, answer(asked, True, by="dana")) == ""
+        assert hosts.take(run, pending.confirmation, answer(asked, True, by="dana")) == ""
         assert _asked(result) == []
         state = result.to_state()
         asyncio.run(resume(state))

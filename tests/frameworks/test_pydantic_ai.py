@@ -379,7 +379,7 @@ def test_an_answer_at_the_desk_is_found(talks: Any) -> None:
         paused = agent.run_sync("go on")
         (asked,) = questions(paused.output)
         pending = ConfirmationPending("", confirmation=asked["confirmation"])
-        assert hosts.take(run, pending, answer(asked, True, by="dana")) == ""
+        assert hosts.take(run, pending.confirmation, answer(asked, True, by="dana")) == ""
         _on(agent, paused, resume(paused.output))
     assert done("send_mail") == [(BOSS, "hello", 1)]
 

@@ -151,10 +151,9 @@ class _Turn(BaseMiddleware):
 
     def _take(self, run: Run) -> None:
         for given in self._answers:
-            about = given.get("confirmation") if isinstance(given, Mapping) else ""
-            problem = hosts.take(run, Suspended("", confirmation=str(about)), given)
+            problem = hosts.take(run, None, given)
             if problem:
-                self._refused[str(about)] = problem
+                self._refused[hosts.meant(given)] = problem
 
     def _end(self) -> None:
         """End the turn if it is to end; nothing that is raised in a tool does that."""
@@ -189,11 +188,9 @@ class _Turn(BaseMiddleware):
 
     async def _wait(self, run: Run, event: Any, pending: Suspended) -> Any:
         """Return a result that says what is asked; the turn ends before the model reads it."""
-        shown = await off_loop(partial(hosts.question, run, pending))
-        about = shown["confirmation"]
-        if about in self._refused:
-            shown["refused"] = self._refused[about]
-        self._waiting[about] = shown
+        about = pending.confirmation
+        problem = self._refused.get(about, "")
+        self._waiting[about] = await off_loop(partial(hosts.question, run, pending, problem))
         return _result(event, hosts.tell(pending), {_OURS: about})
 
     # -- the model -------------------------------------------------------------------------
@@ -322,7 +319,7 @@ def _callable(tool: Any) -> tuple[str, Any]:
     if type(tool) is _Adopted:
         return tool.name, tool.guarded
     if type(tool) is not FunctionTool:
-        return str(getattr(tool, "name", getattr(tool, "__name__", type(tool).__name__))), tool
+        return hosts.name_of(tool), tool
     call = tool.model.call
     if getattr(call, "__code__", None) in _IN_THREAD:  # the framework's own coroutine function
         call = inspect.getclosurevars(call).nonlocals["func"]

@@ -102,10 +102,8 @@ class _Calls(FunctionMiddleware):
                 except Suspended as pending:
                     if run is None:
                         raise
-                    shown = await off_loop(partial(hosts.question, run, pending))
-                    context.result = _request(
-                        context, {**shown, "refused": problem} if problem else shown
-                    )
+                    shown = await off_loop(partial(hosts.question, run, pending, problem))
+                    context.result = _request(context, shown)
         except (Denied, Suspended) as no:
             if self._abort:
                 raise MiddlewareFailure(hosts.tell(no)) from no
@@ -171,10 +169,8 @@ def _request(context: Any, shown: Mapping[str, Any]) -> Content:
 def _take(run: Run, response: Any) -> str:
     """Lay the answer in an approval on the desk; return why it does not count."""
     given = response.additional_properties.get(_OURS)
-    if given is None:
-        return ""  # another call of the turn was answered: the question comes again
-    confirmation = given.get("confirmation") if isinstance(given, Mapping) else ""
-    return hosts.take(run, Suspended("", confirmation=str(confirmation)), given)
+    # With None another call of the turn was answered: the question comes again.
+    return "" if given is None else hosts.take(run, None, given)
 
 
 def questions(requests: Iterable[Any]) -> list[dict[str, Any]]:

@@ -42,7 +42,6 @@ from pydantic_core import to_json
 
 from checkrein.errors import (
     ConfigurationError,
-    ConfirmationPending,
     Denied,
     MisuseError,
     Suspended,
@@ -215,9 +214,7 @@ class Guard:
         run = hosts.current(self._run)
         if run is None:
             raise MisuseError("take(answer) is called where the run is active")
-        named = given.get("confirmation")
-        pending = ConfirmationPending("", confirmation=named if isinstance(named, str) else "")
-        return await off_loop(partial(hosts.take, run, pending, given))
+        return await off_loop(partial(hosts.take, run, None, given))
 
     # -- hooks -----------------------------------------------------------------------------
 
@@ -354,7 +351,7 @@ def _call_of(tool: Any) -> _Call | None:
 def _callable_of(tool: Any) -> tuple[str, Any]:
     """Return the name of a tool, and what a call of it runs."""
     if not isinstance(tool, SdkMcpTool):
-        return str(getattr(tool, "__name__", type(tool).__name__)), tool
+        return hosts.name_of(tool), tool
     one = tool.handler
     return tool.name, one.function if isinstance(one, _Call) else one
 

@@ -137,9 +137,8 @@ class Guard:
                     return result if failed else tool.format_output_for_agent(result)
                 except Suspended as pending:
                     if run is not None:
-                        shown = hosts.question(run, pending)
+                        shown = hosts.question(run, pending, refused)
                         told = f"{hosts.tell(pending)} ({pending.confirmation})"
-                        shown = {**shown, "refused": refused} if refused else shown
                         about = {"tool": tool.name, "arguments": given, "told": told}
                         self._waiting.append({**about, "question": shown})
                     raise
@@ -293,8 +292,8 @@ class Guard:
 
     def _again(self, run: Run, one: Mapping[str, Any], given: Any) -> str:
         """Lay an answer on the desk, and make its call; return what the model is told."""
-        pending = Suspended("", confirmation=one["question"]["confirmation"])
-        problem = "" if given is None else hosts.take(run, pending, given)
+        asked = one["question"]["confirmation"]
+        problem = "" if given is None else hosts.take(run, asked, given)
         tools = {each.name: each.inner for each in self._tools.values()}
         try:
             result = self._call(tools[one["tool"]], one["arguments"], problem)
@@ -436,7 +435,7 @@ def _callables(tool: Any) -> Iterator[tuple[str, Any]]:
         if kind._arun is not BaseTool._arun:  # noqa: SLF001
             yield tool.name, tool._arun  # noqa: SLF001
     else:
-        yield str(getattr(tool, "name", None) or getattr(tool, "__name__", kind.__name__)), tool
+        yield hosts.name_of(tool), tool
 
 
 def _unknown(agent: Any, tools: Any) -> list[Problem]:

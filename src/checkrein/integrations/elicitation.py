@@ -185,7 +185,7 @@ class Client(NamedTuple):
         if given.action == "accept":
             known = ("approved", "by", "reason", "suspicious", "typed", "confirmation", "digest")
             tree |= {name: said[name] for name in known if said.get(name) not in (None, "")}
-        return await off_loop(partial(hosts.take, run, pending, tree))
+        return await off_loop(partial(hosts.take, run, pending.confirmation, tree))
 
 
 def _named(question: Mapping[str, Any]) -> dict[str, Any]:

@@ -172,8 +172,7 @@ def _take(run: Run, given: Any) -> None:
     """Lay an answer on the desk: the payload of a confirmation that does not contradict it."""
     tree = given.payload if isinstance(given.payload, Mapping) else {}
     fits = bool(given.confirmed) == (tree.get("approved") is True)
-    asked = Suspended("", confirmation=str(tree.get("confirmation", "")))
-    hosts.take(run, asked, tree if fits else None)
+    hosts.take(run, str(tree.get("confirmation", "")), tree if fits else None)
 
 
 # -- people --------------------------------------------------------------------------------
@@ -246,8 +245,7 @@ def _callable(tool: Any) -> tuple[str, Any]:
     """Return what a call of *tool* runs; of tools that we do not know, the tool itself."""
     if type(tool) in {FunctionTool, LongRunningFunctionTool, _Adopted}:
         return tool.name, tool.func
-    name = getattr(tool, "name", None) or getattr(tool, "__name__", None)
-    return str(name or type(tool).__name__), tool
+    return hosts.name_of(tool), tool
 
 
 def _offered(request: Any) -> Iterator[tuple[str, Any]]:

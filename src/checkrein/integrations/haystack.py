@@ -160,10 +160,7 @@ class Guard:
         if places or answers:
             if run is None:
                 raise MisuseError("an agent goes on where the run of the conversation is active")
-            refused = {
-                one: hosts.take(run, Suspended("", confirmation=one), given)
-                for one, given in answers.items()
-            }
+            refused = {one: hosts.take(run, one, given) for one, given in answers.items()}
             context = {**state.data["hook_context"], _KEY: {"refused": refused}}
             state.set("hook_context", context)
             places = [one for one in places if _shown(run, messages[one].meta[_KEY][0])]
@@ -384,8 +381,7 @@ def _registered(tools: Any) -> Iterator[tuple[str, Any]]:
             both = tool.function, tool.async_function
             yield from ((tool.name, function) for function in both if function is not None)
         else:
-            names = (getattr(tool, name, None) for name in ("name", "__name__"))
-            yield str(next(filter(None, names), type(tool).__name__)), tool
+            yield hosts.name_of(tool), tool
 
 
 # -- tools that are not ours -----------------------------------------------------------------

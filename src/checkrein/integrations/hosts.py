@@ -108,10 +108,15 @@ def desk_of(run: Run | None) -> Desk | None:
     return Desk(desk.store, approvers=run.approvers, log=run.log, clock=run.clock)
 
 
-def question(run: Run, pending: Suspended) -> dict[str, Any]:
+def question(run: Run, pending: Suspended, refused: str = "") -> dict[str, Any]:
     """Return the question that a call waits for, as JSON data to show to a person.
 
     Arguments are there as text, every character visible, with where each came from.
+
+    Args:
+        run: the run that is in force.
+        pending: what the call has raised.
+        refused: why an earlier answer did not count; shown if there is any.
 
     Raises:
         Suspended: *pending* itself, if its question lies on no desk.
@@ -121,7 +126,7 @@ def question(run: Run, pending: Suspended) -> dict[str, Any]:
     if case is None:
         raise pending
     asked = case.question
-    return {
+    shown: dict[str, Any] = {
         "confirmation": asked.id,
         "digest": asked.digest,
         "tool": asked.tool,
@@ -142,6 +147,7 @@ def question(run: Run, pending: Suspended) -> dict[str, Any]:
         "agent": asked.agent,
         "expires": asked.expires,
     }
+    return {**shown, "refused": refused} if refused else shown
 
 
 def answer(question: Mapping[str, Any], approved: bool, *, by: str, **more: Any) -> dict[str, Any]:
@@ -157,14 +163,21 @@ def answer(question: Mapping[str, Any], approved: bool, *, by: str, **more: Any)
     return {**found, "approved": approved, "by": by, **more}
 
 
-def take(run: Run, pending: Suspended, given: Any) -> str:
+def take(run: Run, asked: str | None, given: Any) -> str:
     """Lay an answer on the desk; return why it does not count, ``""`` if it does.
 
     The same answer given again counts as the first time: frameworks replay them.
+
+    Args:
+        run: the run that is in force.
+        asked: the id of the question that was put; ``None`` where any may be answered.
+        given: the answer, or whatever came in its place.
     """
     desk = desk_of(run)
     if desk is None:
         return "the run has no desk"
+    if asked is None:
+        asked = meant(given)
     typed = None
     try:
         if isinstance(given, Mapping):
@@ -174,10 +187,10 @@ def take(run: Run, pending: Suspended, given: Any) -> str:
     except TamperedError:
         given = None
     if not isinstance(given, Verdict) or not (typed is None or isinstance(typed, str)):
-        nobody = Verdict(pending.confirmation, "", approved=False, by="")
+        nobody = Verdict(asked, "", approved=False, by="")
         desk.note_refused(nobody, "this is no answer")
         return "this is no answer"
-    if given.confirmation != pending.confirmation:
+    if given.confirmation != asked:
         desk.note_refused(given, "the answer is for another question")
         return "the answer is for another question"
     case = desk.find(given.confirmation)
@@ -188,6 +201,13 @@ def take(run: Run, pending: Suspended, given: Any) -> str:
     except AnswerRefused as refused:
         return str(refused)
     return ""
+
+
+def meant(given: Any) -> str:
+    """Return the id of the question that an answer says it is for, ``""`` if it is none."""
+    named = given.get("confirmation") if isinstance(given, Mapping) else None
+    named = given.confirmation if isinstance(given, Verdict) else named
+    return named if isinstance(named, str) else ""
 
 
 def settle(run: Run | None, pending: Suspended, ask: Callable[[dict[str, Any]], Any]) -> None:
@@ -205,8 +225,8 @@ def settle(run: Run | None, pending: Suspended, ask: Callable[[dict[str, Any]], 
         raise pending
     problem: str | None = None
     while problem != "":
-        shown = question(run, pending)
-        problem = take(run, pending, ask({**shown, "refused": problem} if problem else shown))
+        given = ask(question(run, pending, problem or ""))
+        problem = take(run, pending.confirmation, given)
 
 
 async def asettle(
@@ -217,11 +237,10 @@ async def asettle(
         raise pending
     problem: str | None = None
     while problem != "":
-        shown = await off_loop(partial(question, run, pending))
-        given = ask({**shown, "refused": problem} if problem else shown)
+        given = ask(await off_loop(partial(question, run, pending, problem or "")))
         if inspect.isawaitable(given):
             given = await given
-        problem = await off_loop(partial(take, run, pending, given))
+        problem = await off_loop(partial(take, run, pending.confirmation, given))
 
 
 # -- a model call --------------------------------------------------------------------------
@@ -303,8 +322,9 @@ class Problem(NamedTuple):
 
 
 def name_of(tool: Any) -> str:
-    """Return the name under which a model calls a framework's tool, or a function."""
-    return str(getattr(tool, "name", getattr(tool, "__name__", "tool")))
+    """Return the name under which a model calls a tool or a function; of others, of their kind."""
+    named = getattr(tool, "name", None) or getattr(tool, "__name__", None)
+    return str(named or type(tool).__name__)
 
 
 def judge(registered: Iterable[tuple[str, Any]]) -> list[Problem]:

@@ -350,7 +350,7 @@ def _callables(tool: Any) -> Iterator[tuple[str, Any]]:
     """Return what a call of *tool* may run; of tools that we do not know, the tool itself."""
     if type(tool) is not FunctionTool:
         metadata = getattr(tool, "metadata", None)
-        yield str(getattr(metadata, "name", None) or getattr(tool, "__name__", "tool")), tool
+        yield getattr(metadata, "name", None) or hosts.name_of(tool), tool
         return
     functions = {id(one): one for one in map(_inner, (tool.fn, tool.async_fn))}
     if list(functions.values()) == [handoff]:

@@ -184,8 +184,7 @@ def audit(tools: Any) -> list[Problem]:
     if isinstance(tools, MCPServer):
         tools = tools._tool_manager.list_tools()  # noqa: SLF001 (the SDK shows no functions)
     return hosts.judge(
-        (one.name, one.fn) if isinstance(one, Tool) else (getattr(one, "__name__", "tool"), one)
-        for one in tools
+        (hosts.name_of(one), one.fn if isinstance(one, Tool) else one) for one in tools
     )
 
 

@@ -33,7 +33,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
-from checkrein.errors import ConfigurationError, ConfirmationPending, Denied, MisuseError, Suspended
+from checkrein.errors import ConfigurationError, Denied, MisuseError, Suspended
 from checkrein.frames import spec_of
 from checkrein.integrations import hosts
 from checkrein.integrations.adoption import Decorator, adopted
@@ -211,11 +211,10 @@ async def resume(state: Any, *answers: Any) -> None:
     run = hosts.current()
     if run is None:
         raise MisuseError("resume(state, ...) is called where the run is active")
-    asked: list[Any] = [one["confirmation"] for one in await questions(state)]
+    asked = [one["confirmation"] for one in await questions(state)]
     for given in answers:
-        named: Any = given.get("confirmation") if isinstance(given, Mapping) else None
-        pending = ConfirmationPending("", confirmation=named if named in asked else "")
-        await off_loop(partial(hosts.take, run, pending, given))
+        named = hosts.meant(given)
+        await off_loop(partial(hosts.take, run, named if named in asked else "", given))
     for item in _interruptions(state):
         if _call_of(item) is not None and await _question(item) is None:
             state.approve(item)

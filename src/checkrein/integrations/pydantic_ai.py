@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from pydantic import ValidationError
 
-from checkrein.errors import ConfirmationPending, Denied, MisuseError, Suspended
+from checkrein.errors import Denied, MisuseError, Suspended
 from checkrein.integrations import hosts
 from checkrein.integrations.adoption import Decorator, adopted
 from checkrein.integrations.hosts import Problem, answer
@@ -162,11 +162,11 @@ def resume(requests: DeferredToolRequests, *answers: Any) -> DeferredToolResults
     asked = {question["confirmation"]: id_ for id_, question in _asked(requests)}
     results = DeferredToolResults(approvals=dict.fromkeys(asked.values(), True))
     for given in answers:
-        named: Any = given.get("confirmation") if isinstance(given, Mapping) else None
-        if isinstance(named, str) and named in asked:
+        named = hosts.meant(given)
+        if named in asked:
             results.metadata[asked[named]] = {"answer": given}
         else:  # it is for nothing that is asked here, and that is written down
-            hosts.take(run, ConfirmationPending("", confirmation=""), given)
+            hosts.take(run, "", given)
     return results
 
 
@@ -216,7 +216,7 @@ def _callables(tools: Any) -> Iterator[tuple[str, Any]]:
         elif isinstance(one, Tool):
             yield one.name, _function_of(one)
         else:
-            yield str(getattr(one, "__name__", type(one).__name__)), one
+            yield hosts.name_of(one), one
 
 
 def _held(toolset: Any) -> Iterator[tuple[str, Any]]:

@@ -156,9 +156,8 @@ class Guard:
                         raise
                 below = name in agent.managed_agents  # where the call itself was put down
                 if isinstance(no, Suspended) and run is not None and not below:
-                    shown = hosts.question(run, no)
+                    shown = hosts.question(run, no, refused)
                     about = {"agent": _name(agent), "tool": name, "arguments": given}
-                    shown = {**shown, "refused": refused} if refused else shown
                     self._waiting.append({**about, "question": shown})
                     self._ending = no
                 raise no from None
@@ -260,8 +259,8 @@ class Guard:
     def _again(self, run: Run, one: Mapping[str, Any], given: Any) -> str:
         """Lay an answer on the desk, and make its call; return what the model is told."""
         agents = {_name(agent): agent for agent in _agents(self._agent)}
-        pending = Suspended("", confirmation=one["question"]["confirmation"])
-        problem = "" if given is None else hosts.take(run, pending, given)
+        asked = one["question"]["confirmation"]
+        problem = "" if given is None else hosts.take(run, asked, given)
         try:
             return str(self._call(agents[one["agent"]], one["tool"], one["arguments"], problem))
         except (Denied, Suspended) as no:
@@ -460,7 +459,7 @@ _FORWARD: Final = next(
 
 def _callable(tool: Any) -> tuple[str, Any]:
     """Return what a call of *tool* runs; of tools that we do not know, the tool itself."""
-    name = str(getattr(tool, "name", None) or getattr(tool, "__name__", type(tool).__name__))
+    name = hosts.name_of(tool)
     if not isinstance(tool, Tool) or type(tool).__call__ is not Tool.__call__:
         return name, tool
     function = tool.forward

@@ -271,8 +271,7 @@ def _callable(tool: Any) -> tuple[str, Any]:
         return tool.tool_name, tool._tool_func  # noqa: SLF001 (the tool has our marks, too)
     if type(tool) is _Adopted:
         return tool.tool_name, tool.guarded
-    name = getattr(tool, "tool_name", getattr(tool, "__name__", type(tool).__name__))
-    return str(name), tool
+    return getattr(tool, "tool_name", None) or hosts.name_of(tool), tool
 
 
 # -- tools that are not ours -----------------------------------------------------------------
