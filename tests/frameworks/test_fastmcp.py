@@ -16,12 +16,15 @@ needed("fastmcp")
 
 from fastmcp import Context, FastMCP  # noqa: E402
 from fastmcp.client import Client as OwnClient  # noqa: E402
+from fastmcp.server.auth import require_scopes  # noqa: E402
+from fastmcp.server.middleware.caching import ResponseCachingMiddleware  # noqa: E402
 from fastmcp.tools import FunctionTool, Tool  # noqa: E402
 from mcp import Client  # noqa: E402
 from mcp.shared.exceptions import MCPError  # noqa: E402
 from mcp.types import ElicitResult  # noqa: E402
+from pydantic import BaseModel, Field  # noqa: E402
 
-from checkrein import Run, injected, reads  # noqa: E402
+from checkrein import Grant, Run, allow, injected, reads, writes  # noqa: E402
 from checkrein.errors import ConfigurationError, MisuseError  # noqa: E402
 from checkrein.gates.queue import QueueGate  # noqa: E402
 from checkrein.integrations.fastmcp import Guard, adopt, audit, refuse_unguarded  # noqa: E402
@@ -223,3 +226,61 @@ def test_what_confirm_takes_is_checked() -> None:
     wrong: Any = "cilent"
     with pytest.raises(ConfigurationError, match="confirm"):
         Guard(confirm=wrong)
+
+
+# -- attacks -------------------------------------------------------------------------------------
+
+
+class Who(BaseModel):
+    """What a tool takes."""
+
+    id: int
+
+
+def test_an_adopted_tool_checks_its_arguments_as_before() -> None:
+    """The framework does that, and a guard stands before it."""
+
+    def pay(amount: Annotated[int, Field(ge=0, le=100)], who: Who) -> str:
+        """Pay."""
+        return f"paid {amount} to {who.id}"
+
+    async def talk(run: Run) -> list[tuple[bool, str]]:
+        server = FastMCP("shop", middleware=[Guard(run)])
+        server.add_tool(adopt(FunctionTool.from_function(pay), writes("shop"), result=str))
+        async with OwnClient(server) as client:
+            found = []
+            for amount in (5, -5, 1_000):
+                given = {"amount": amount, "who": {"id": 3}}
+                told = await client.call_tool("pay", given, raise_on_error=False)
+                found.append((told.is_error, told.content[0].text))
+            return found
+
+    with Run(agent="desk", grant=Grant(allow("shop"))) as run:
+        (good, words), *bad = asyncio.run(talk(run))
+    assert (good, words) == (False, "paid 5 to 3")
+    assert [error for error, _ in bad] == [True, True]
+
+
+def test_the_audit_sees_what_is_hidden() -> None:
+    """By who asks, or for now: a session may be shown it later."""
+    server = FastMCP("shop")
+
+    @server.tool(auth=require_scopes("admin"))
+    def wipe() -> str:
+        """Wipe."""
+        return ""
+
+    @server.tool(tags={"admin"})
+    def drop() -> str:
+        """Drop."""
+        return ""
+
+    server.disable(tags={"admin"})
+    assert sorted(one.tool for one in audit(server)) == ["drop", "wipe"]
+
+
+def test_a_cache_of_results_is_named() -> None:
+    """It gives what one run has read to another one, which nobody decides and nobody logs."""
+    off = ResponseCachingMiddleware(call_tool_settings={"enabled": False})
+    server = FastMCP("shop", middleware=[ResponseCachingMiddleware(), off, Guard()])
+    assert [one.tool for one in audit(server)] == ["ResponseCachingMiddleware"]

@@ -12,7 +12,9 @@ What a decorator reads from a signature is made from the schema here:
   what it puts into it.
 
 A name that Python does not take as a parameter, ``file-path`` or ``from``, is ``file_path`` or
-``from_`` to grants, approvers and the log, and itself to the tool.
+``from_`` to grants, approvers and the log, and itself to the tool. What calls the guarded
+function has to know that (*renamed*); where a framework spreads the model's arguments, a tool
+with such a name is refused.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ import keyword
 from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Final, Literal, Union
 
-from checkrein.errors import ConfigurationError, MisuseError
+from checkrein.errors import CheckreinError, ConfigurationError, MisuseError
 from checkrein.facts import injected as INJECTED  # noqa: N812 (a word for annotations)
 from checkrein.frames import spec_of
+from checkrein.mediation import control_flow
 from checkrein.untrusted import Untrusted
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -51,6 +54,7 @@ def adopted(
     untrusted: Collection[str] = (),
     injected: Collection[str] = (),
     result: Any = Untrusted[Any],
+    renamed: bool = False,
 ) -> Callable[..., Any]:
     """Return a guarded function that takes a tool's arguments by name.
 
@@ -65,9 +69,11 @@ def adopted(
         injected: further parameters, which the framework gives; they are passed on by identity.
         result: the type of the result, for the guard: ``Untrusted[Any]``, or ``str`` for
             example where what comes back is the tool's own words.
+        renamed: whether the caller spells the names as :func:`spelt` does.
 
     Raises:
-        ConfigurationError: the schema is not that of named arguments, or names none of *untrusted*.
+        ConfigurationError: the schema is not that of named arguments, names none of *untrusted*,
+            or has a name that Python does not take.
         MisuseError: *guard* is no decorator of ours, or refuses the tool.
 
     Example:
@@ -82,6 +88,12 @@ def adopted(
         'saved a.txt'
     """
     parameters, names = _parameters(schema, untrusted, injected)
+    odd = sorted(one for own, one in names.items() if own != one)
+    if odd and not renamed:
+        raise ConfigurationError(
+            f"{name}: Python takes no argument called {odd[0]!r}; "
+            "call the tool in a guarded function of your own"
+        )
 
     def given_to(arguments: dict[str, Any]) -> dict[str, Any]:
         bare = {
@@ -112,6 +124,46 @@ def adopted(
     if spec_of(guarded) is None:
         raise MisuseError("adopt(tool, ...) takes reads(...), writes(...) or irreversible(...)")
     return guarded
+
+
+def fenced(call: Callable[[dict[str, Any]], Any], name: str) -> Callable[[dict[str, Any]], Any]:
+    """Return *call* with the words of its errors as content: a framework tells them to its model.
+
+    The error is of a class with the same name, and has no other attributes. What a framework
+    raises to pause or to end a run, and what we raise, goes through, in whatever it is wrapped.
+    """
+
+    def told(error: Exception) -> Exception:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, _passing()):
+                return error
+            cause = cause.__cause__
+        said = str(Untrusted(f"{type(error).__name__}: {error}", source=f"error of {name}"))
+        made: Exception = type(type(error).__name__, (Exception,), {})(said)
+        return made
+
+    if inspect.iscoroutinefunction(call):
+
+        async def acalled(arguments: dict[str, Any]) -> Any:
+            try:
+                return await call(arguments)
+            except Exception as error:  # noqa: BLE001 (whatever it is, its words are not ours)
+                raise told(error) from error.__cause__
+
+        return acalled
+
+    def called(arguments: dict[str, Any]) -> Any:
+        try:
+            return call(arguments)
+        except Exception as error:  # noqa: BLE001 (as above)
+            raise told(error) from error.__cause__
+
+    return called
+
+
+def _passing() -> tuple[type[BaseException], ...]:
+    return (CheckreinError, *control_flow())
 
 
 def _parameters(

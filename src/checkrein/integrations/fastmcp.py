@@ -25,18 +25,22 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import TypeAdapter
+
 from checkrein.errors import ConfigurationError, Denied, MisuseError, Suspended
 from checkrein.frames import spec_of
 from checkrein.integrations import hosts
-from checkrein.integrations.adoption import Decorator, adopted
+from checkrein.integrations.adoption import Decorator, adopted, fenced
 from checkrein.integrations.elicitation import Client, settled
 from checkrein.integrations.hosts import Problem, answer
 from checkrein.integrations.mcp import hints_of, no_in, note_client, told
 from checkrein.untrusted import Untrusted
 
 try:
-    from fastmcp import FastMCP
+    from fastmcp import Context, FastMCP
+    from fastmcp.server.dependencies import without_injected_parameters
     from fastmcp.server.middleware import Middleware
+    from fastmcp.server.middleware.caching import ResponseCachingMiddleware
     from fastmcp.tools import FunctionTool, ToolResult
     from fastmcp.tools.base import InputRequiredToolResult
     from mcp.types import InputRequiredResult
@@ -139,12 +143,29 @@ def _shown(tool: Any) -> Any:
 def audit(tools: Any) -> list[Problem]:
     """Return which tools of a server, or of a list, are not guarded.
 
-    Those of a mounted or a remote server are among them. It may be called in an event loop.
+    Those of a mounted or a remote server are among them, and those that are hidden or that some
+    clients may not see. A cache of results is named, too: what it holds it gives to any run. It
+    may be called in an event loop.
     """
+    caches: list[Problem] = []
     if isinstance(tools, FastMCP):
+        caches = [
+            Problem(type(one).__name__, "gives results without a call: no cache beside guards")
+            for one in tools.middleware
+            if isinstance(one, ResponseCachingMiddleware)
+            and one._call_tool_settings.get("enabled", True)  # noqa: SLF001 (shown nowhere else)
+        ]
         with ThreadPoolExecutor(1) as apart:  # the list is made by coroutines
-            tools = apart.submit(asyncio.run, tools.list_tools(run_middleware=False)).result()
-    return hosts.judge((hosts.name_of(one), _function_of(one)) for one in tools)
+            tools = apart.submit(asyncio.run, _all_of(tools)).result()
+    return [*hosts.judge((hosts.name_of(one), _function_of(one)) for one in tools), *caches]
+
+
+async def _all_of(server: FastMCP[Any]) -> list[Any]:
+    """Return the tools that a server shows, and those of its providers that it leaves out."""
+    shown = await server.list_tools(run_middleware=False)
+    async with Context(fastmcp=server):
+        found = [*shown, *await super(FastMCP, server).list_tools()]
+    return list({(one.name, id(getattr(one, "fn", None))): one for one in found}.values())
 
 
 def refuse_unguarded(tools: Any) -> None:
@@ -190,13 +211,14 @@ def adopt(
             "checkrein.integrations.mcp_client"
         )
 
+    checked = TypeAdapter(without_injected_parameters(tool.fn))  # as the framework's own run()
+
     async def call(arguments: dict[str, Any]) -> Any:
-        if inspect.iscoroutinefunction(tool.fn):
-            return await tool.fn(**arguments)
-        return await asyncio.to_thread(tool.fn, **arguments)
+        made = await asyncio.to_thread(checked.validate_python, arguments)
+        return await made if inspect.isawaitable(made) else made
 
     guarded = adopted(
-        call,
+        fenced(call, tool.name),
         guard,
         name=tool.name,
         description=tool.description or "",

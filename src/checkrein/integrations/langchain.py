@@ -18,7 +18,7 @@ run, and the question can only be answered at the desk.
 # (LangChain is not installed where types are checked)
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from checkrein.errors import Denied, MisuseError, Suspended
@@ -30,8 +30,8 @@ from checkrein.untrusted import Untrusted
 
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
-    from langchain_core.messages import AIMessage, ToolMessage
-    from langchain_core.tools import BaseTool, StructuredTool
+    from langchain_core.messages import HumanMessage, SystemMessage, ToolMessage
+    from langchain_core.tools import BaseTool, StructuredTool, Tool
     from langgraph.config import get_config
     from langgraph.errors import GraphBubbleUp
     from langgraph.types import interrupt
@@ -126,7 +126,7 @@ class Guard(AgentMiddleware[Any, Any, Any]):
         thread = config.get("configurable", {}).get("thread_id")
         agent = config.get("metadata", {}).get("lc_agent_name")
         run.hosted("langchain", _VERSION, thread_id=thread, agent=agent)
-        history = any(isinstance(one, AIMessage | ToolMessage) for one in request.messages)
+        history = not all(isinstance(one, HumanMessage | SystemMessage) for one in request.messages)
         hosts.begin(run, thread, history=history)
         hosts.expose_unguarded(run, audit(request.tools))
         system = [] if request.system_message is None else [request.system_message]
@@ -148,10 +148,7 @@ def audit(tools: Any) -> list[Problem]:
     Tools that a provider runs are among them where they can be seen: in a list, not in an
     agent. The middleware sees them when the model is called, and exposes the run.
     """
-    if hasattr(tools, "nodes"):
-        node = tools.nodes.get("tools")
-        tools = () if node is None else node.bound.tools_by_name.values()
-    return hosts.judge(pair for one in tools for pair in _callables(one))
+    return hosts.judge(pair for one in _registered(tools) for pair in _callables(one))
 
 
 def refuse_unguarded(tools: Any) -> None:
@@ -163,9 +160,21 @@ def refuse_unguarded(tools: Any) -> None:
     hosts.refuse(audit(tools))
 
 
+def _registered(tools: Any) -> Iterator[Any]:
+    """Return the tools of a list, of a node, or of a graph and those within it."""
+    tools = getattr(tools, "bound", tools)
+    if hasattr(tools, "tools_by_name"):
+        yield from tools.tools_by_name.values()
+    elif hasattr(tools, "nodes"):
+        for node in tools.nodes.values():
+            yield from _registered(node) if hasattr(node, "bound") else ()
+    elif isinstance(tools, Iterable):
+        yield from tools
+
+
 def _callables(tool: Any) -> Iterator[tuple[str, Any]]:
     """Return what a call of *tool* may run: of a structured tool up to two functions."""
-    if type(tool) is StructuredTool:
+    if type(tool) in {StructuredTool, Tool}:
         functions = [one for one in (tool.func, tool.coroutine) if one is not None]
         yield from ((tool.name, one) for one in functions)
     elif isinstance(tool, dict):
@@ -187,7 +196,7 @@ def adopt(
     """Return a ready-made tool with a guard in front: same name, description and schema.
 
     Args:
-        tool: the tool. It is called through its own ``invoke``; an artifact is dropped.
+        tool: the tool. It is called through its own ``run``; an artifact is dropped.
         guard: ``irreversible("mail.send", external=True)`` for example.
         untrusted: the parameters that take untrusted content.
         result: the type of the result, for the guard; see
@@ -215,14 +224,15 @@ def adopt(
     }
 
     async def acall(arguments: dict[str, Any]) -> Any:
-        return await tool.ainvoke(arguments)
+        return await tool.arun(arguments)
 
     plain = not isinstance(tool, StructuredTool) or tool.func is not None
     return StructuredTool(
         name=tool.name,
         description=tool.description,
         args_schema=takes,
-        func=adopted(tool.invoke, guard, **about) if plain else None,
+        # Its invoke() would take arguments that look like a call of a tool for one.
+        func=adopted(tool.run, guard, **about) if plain else None,
         coroutine=adopted(acall, guard, **about),
         return_direct=tool.return_direct,
         metadata=tool.metadata,

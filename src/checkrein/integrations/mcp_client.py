@@ -121,6 +121,8 @@ def adopt(
 async def _answer(client: Any, name: str, arguments: dict[str, Any], **more: Any) -> CallToolResult:
     """Return what a server answers to a call. An error of the protocol is its words as well.
 
+    So is what the client says of an answer that does not fit its schema: it quotes that.
+
     Raises:
         InDoubt: it does not answer.
     """
@@ -129,9 +131,14 @@ async def _answer(client: Any, name: str, arguments: dict[str, Any], **more: Any
     except MCPError as error:
         if error.code in _IN_DOUBT:
             raise InDoubt("the server did not answer; it may have done it") from None
-        said = [TextContent(type="text", text=error.message)]
-        return CallToolResult(content=list(said), is_error=True)
+        return _error(error.message)
+    except (RuntimeError, ValueError) as error:
+        return _error(str(error))
     return found
+
+
+def _error(text: str) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
 
 def _guarded(
@@ -149,6 +156,7 @@ def _guarded(
         schema=sent["inputSchema"],
         untrusted=policy.untrusted,
         result=Untrusted[Any],
+        renamed=True,
     )
     _tighten(_facts(guarded), sent.get("annotations", {}))
     return guarded
