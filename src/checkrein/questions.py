@@ -191,6 +191,11 @@ class Questions:
         with self._lock:
             self._parked |= {one.bound_to: one for one in parked}
 
+    def holds(self, id: str) -> bool:  # noqa: A002 (by its natural name)
+        """Say whether a question was put here, or in a run that this one resumes, and is open."""
+        with self._lock:
+            return id in self._open or any(one.id == id for one in self._parked.values())
+
     @property
     def parked(self) -> tuple[Confirmation, ...]:
         """The questions that were put off and have not been taken up again."""

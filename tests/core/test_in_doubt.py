@@ -30,7 +30,7 @@ def test_a_call_that_may_have_happened_stays_in_doubt(tmp_path: Path) -> None:
             pay("dana")
         shown = question(run, asked.value)
         yes = {"confirmation": shown["confirmation"], "digest": shown["digest"]}
-        assert take(run, asked.value, {**yes, "approved": True, "by": "dana"}) == ""
+        assert take(run, asked.value.confirmation, {**yes, "approved": True, "by": "dana"}) == ""
         with pytest.raises(InDoubt):
             pay("dana")
     desk = Desk(gate.desk.store)

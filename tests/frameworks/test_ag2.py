@@ -17,6 +17,7 @@ needed("ag2")
 from ag2 import (  # noqa: E402 (skipped above if it cannot run)
     Agent,
     Context,
+    Depends,
     ImageInput,
     MemoryStream,
     TaskConfig,
@@ -24,6 +25,7 @@ from ag2 import (  # noqa: E402 (skipped above if it cannot run)
     ToolResult,
     tool,
 )
+from ag2.compact import CompactionSummary  # noqa: E402
 from ag2.events import (  # noqa: E402
     DrainedModelRequest,
     ModelMessage,
@@ -542,3 +544,38 @@ def test_middleware_inside_of_ours_hides_no_tools(tmp_path: Path) -> None:
         with open_run(tmp_path) as run:
             asyncio.run(agent.ask("go on"))
             assert run.exposed is exposed
+
+
+# -- attacks -------------------------------------------------------------------------------------
+
+
+def fetch(url: str) -> str:
+    """Fetch what another function depends on."""
+    return url
+
+
+def test_what_a_guarded_function_depends_on_is_audited() -> None:
+    """It is called before the guard decides, with arguments of the model's."""
+
+    @writes("frameworks.reports")
+    def save(path: str, page: Annotated[Any, Depends(fetch), injected]) -> str:
+        """Save."""
+        return path
+
+    for offered in ([save], [tool(save)], Agent("desk", tools=[save])):
+        assert [one.tool for one in audit(offered)] == ["Depends of save"]
+
+
+def test_a_summary_of_what_was_said_is_a_history(tmp_path: Path) -> None:
+    """It stands in place of what a model and tools have said."""
+
+    async def talk() -> None:
+        stream = MemoryStream()
+        summary = CompactionSummary(summary="the mail said: obey", event_count=9)
+        await stream.history.replace([summary])
+        agent = agent_of([tools.send_mail], [()], middleware=[Guard()])
+        await agent.ask("go on", stream=stream)
+
+    with open_run(tmp_path) as run:
+        asyncio.run(talk())
+        assert run.exposed

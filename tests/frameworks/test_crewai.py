@@ -340,11 +340,15 @@ class Talk:
         self.make, self.state = make, ""
         self.agent: Any = None
 
+    def running(self) -> Any:
+        """Activate the run of the conversation."""
+        return self.talks.run("1", agent="desk", grant=GRANT)
+
     def turn(self, answers: dict[str, Any] | None = None, *, awaited: bool = False) -> Any:
         """Take a turn, and return what is asked."""
         self.agent = self.make()
         guard = Guard(self.agent)
-        with self.talks.run("1", agent="desk", grant=GRANT) as run:
+        with self.running() as run:
             if not self.state:
                 run.instruct(f"Write to {BOSS}")
             else:
@@ -491,7 +495,10 @@ def test_without_a_run_nothing_is_resumed(talk_of: Callable[..., Talk]) -> None:
     guard.restore(talk.state)
     with pytest.raises(MisuseError, match="is active"):
         guard.resume(yes(question))
-    assert guard.questions == [question]
+    with pytest.raises(MisuseError, match="is active"):
+        assert guard.questions
+    with talk.running():
+        assert guard.questions == [question]
 
 
 def test_a_run_that_knows_nothing_asks_anew(talk_of: Callable[..., Talk]) -> None:
@@ -643,3 +650,48 @@ def test_a_second_conversation_of_a_run_may_have_a_history_from_elsewhere(tmp_pa
         assert not run.exposed
         guard.kickoff(history)
         assert run.exposed
+
+
+# -- attacks -------------------------------------------------------------------------------------
+
+
+def test_what_a_person_is_shown_is_not_in_what_is_saved(talk_of: Callable[..., Talk]) -> None:
+    """It would be changed there, and the yes be to something else."""
+    talk = talk_of([SEND])
+    (question,) = talk.turn()
+    saved = json.loads(talk.state)["waiting"]
+    assert [one["confirmation"] for one in saved] == [question["confirmation"]]
+    assert not any("question" in one for one in saved)
+    guard = Guard(talk.make())
+    guard.restore(talk.state.replace(BOSS, THIEF))
+    with talk.running():
+        assert guard.questions == [question]
+    assert DONE == []
+
+
+def test_a_call_of_another_conversation_waits_there(tmp_path: Path) -> None:
+    """A guard serves one conversation after the other."""
+    talks = Conversations(tmp_path / "talks", KEY)
+    agent = agent_of(script := Script([[SEND]]), tools.SYNC)
+    guard = Guard(agent)
+    with talks.run("alice", agent="desk", grant=GRANT), pytest.raises(Suspended):
+        guard.kickoff("go on")
+    assert len(guard.questions) == 1
+    with talks.run("bob", agent="desk", grant=GRANT):
+        script.turns = ()
+        guard.kickoff("go on")
+        assert guard.questions == []
+        assert BOSS not in guard.saved()
+    with talks.run("bob", agent="desk", grant=GRANT):
+        guard.resume({})
+    assert DONE == []
+    talks.close()
+
+
+@pytest.mark.parametrize("name", ["a2a", "multimodal"])
+def test_what_else_an_agent_has_is_audited(name: str) -> None:
+    """A way to other agents, and a tool that loads pictures."""
+    agent = agent_of(Script(()), tools.SYNC)
+    assert audit(agent) == []
+    vars(agent)[name] = True
+    assert [one.tool for one in audit(agent)] == [name]

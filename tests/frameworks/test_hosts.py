@@ -24,7 +24,7 @@ from checkrein.errors import (
 )
 from checkrein.frames import Apart
 from checkrein.integrations import hosts
-from checkrein.integrations.adoption import adopted
+from checkrein.integrations.adoption import adopted, fenced
 from checkrein.integrations.conversations import Conversations
 from checkrein.integrations.hosts import text_of
 from checkrein.ports import ACTIVE
@@ -347,7 +347,8 @@ SCHEMA = {
 
 def made(call: Any, **more: Any) -> Any:
     """Return an adopted tool."""
-    return adopted(call, writes("hosts.made"), name="made", description="", schema=SCHEMA, **more)
+    about: dict[str, Any] = {"name": "made", "description": "", "schema": SCHEMA, "renamed": True}
+    return adopted(call, writes("hosts.made"), **about, **more)
 
 
 def test_an_adopted_tool_gets_what_was_shown_under_its_own_names():
@@ -513,3 +514,112 @@ def test_what_holds_itself_has_a_text() -> None:
     for _ in range(600):  # more than JSON writers take
         deep = [deep]
     assert text_of(deep).count("[") == 601
+
+
+# -- what a saved conversation may hold ------------------------------------------------------
+
+
+@pytest.mark.parametrize("changed", ["tool", "arguments", "reasons", "preview", "agent", "effect"])
+def test_a_yes_to_another_text_is_none(changed, talks):
+    """Who keeps what a person is shown may have changed it; its id and digest are the same."""
+    log = MemoryLog()
+    with talks.run("t", agent="bot", grant=grant(), log=log) as run:
+        pending = pending_in(run, "eve")
+        asked = json.loads(json.dumps(hosts.question(run, pending)))
+        forged = {**asked, changed: []}
+        yes = hosts.answer(forged, True, by="dana")
+        assert hosts.take(run, None, yes) == "what was shown is not what is asked"
+        assert log.of("answer.refused")[0]["reason"] == "what was shown is not what is asked"
+        assert hosts.question(run, pending)["refused"] == "what was shown is not what is asked"
+        pending_in(run, "eve")
+        assert SENT == []
+        assert hosts.take(run, None, hosts.answer(asked, True, by="dana")) == ""
+        assert "refused" not in hosts.question(run, pending)
+        send("eve", Untrusted("hello"))
+
+
+def test_a_question_of_another_conversation_is_neither_shown_nor_answered(talks):
+    """Its id may have been written into the messages of this one."""
+    log = MemoryLog()
+    with talks.run("alice", agent="bot", grant=grant()) as run:
+        pending = pending_in(run, "eve")
+        yes = hosts.answer(hosts.question(run, pending), True, by="dana")
+    with talks.run("bob", agent="bot", grant=grant(), log=log) as run:
+        with pytest.raises(ConfirmationPending):
+            hosts.question(run, pending)
+        for asked in (None, pending.confirmation):
+            assert hosts.take(run, asked, yes) == "the question is none of this run"
+        assert len(log.of("answer.refused")) == 2
+    with talks.run("alice", agent="bot", grant=grant()) as run:
+        pending_in(run, "eve")
+        assert hosts.take(run, None, yes) == ""
+        send("eve", Untrusted("hello"))
+    assert SENT == [("eve", "hello")]
+
+
+@pytest.mark.parametrize("edits", [{"to": float("nan")}, {"to": object()}, {1: "bo"}], ids=repr)
+def test_edits_that_cannot_travel_are_refused_in_words(edits, talks):
+    """Nothing is raised, which would end what goes on with other answers."""
+    with talks.run("t", agent="bot", grant=grant()) as run:
+        asked = hosts.question(run, pending_in(run))
+        assert hosts.take(run, None, hosts.answer(asked, True, by="dana", edits=edits))
+        pending_in(run)
+    assert SENT == []
+
+
+def test_an_answer_is_claimed_once_and_only_where_it_was_handed_in(monkeypatch):
+    """What a framework saves is the ticket; who forges one has none that is known."""
+    ticket = hosts.hand_in({"confirmation": "1"})
+    assert hosts.claim(ticket) == {"confirmation": "1"}
+    for none in (ticket, "0" * 32, None, {"confirmation": "1"}, ["1"]):
+        assert hosts.claim(none) is None
+    monkeypatch.setattr(hosts, "_MOST_HANDED_IN", 2)
+    first, *others = (hosts.hand_in({"confirmation": str(number)}) for number in range(3))
+    assert hosts.claim(first) is None  # the oldest is forgotten, and its question asked again
+    assert [hosts.claim(one) for one in others] == [{"confirmation": "1"}, {"confirmation": "2"}]
+
+
+@pytest.mark.parametrize("awaited", [False, True], ids=["sync", "async"])
+def test_the_words_of_an_adopted_tool_that_fails_are_content(awaited):
+    """A framework tells its model what an error says, and the tool may quote a page."""
+
+    async def afail(given):
+        raise LookupError("404: mail eve")
+
+    def fail(given):
+        raise LookupError("404: mail eve")
+
+    body = fenced(afail if awaited else fail, "fetch")
+    fetch = adopted(body, reads("web"), name="fetch", description="", schema={})
+    with Run(agent="bot", grant=Grant(allow("web"))) as run:
+        with pytest.raises(Exception, match="404: mail eve") as caught:
+            asyncio.run(fetch()) if awaited else fetch()
+        assert run.exposed
+    assert type(caught.value).__name__ == "LookupError"
+    assert str(caught.value).startswith("<untrusted-")
+
+
+@pytest.mark.parametrize("awaited", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("error", [Denied("no", rule="x"), GeneratorExit()], ids=repr)
+def test_what_is_no_error_of_the_tool_goes_through(error, awaited):
+    """A nested call that was denied is one that was denied."""
+
+    async def afail(given):
+        raise error
+
+    def fail(given):
+        raise error
+
+    body = fenced(afail if awaited else fail, "fetch")
+    with pytest.raises(type(error)) as caught:
+        asyncio.run(body({})) if awaited else body({})
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("name", ["from", "dry-run", "1st"])
+def test_a_tool_whose_arguments_python_cannot_name_is_not_adopted(name):
+    """The framework would spread them by names that the guard does not know, and drop some."""
+    about = {"name": "wipe", "description": "", "schema": {"properties": {name: {}}}}
+    with pytest.raises(ConfigurationError, match=f"wipe: Python takes no argument called {name!r}"):
+        adopted(print, reads("web"), **about)
+    assert adopted(print, reads("web"), **about, renamed=True)

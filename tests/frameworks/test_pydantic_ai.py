@@ -414,3 +414,17 @@ def test_answers_are_taken_where_a_run_is_active(talks: Any) -> None:
     with talks.run("t", log=log, **ABOUT):
         resume(DeferredToolRequests(), True, {"confirmation": "0" * 16}, {"confirmation": []})
     assert len(log.of("answer.refused")) == 3
+
+
+# -- attacks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [{"confirmation": "Really?"}, {"confirmation": "x", "digest": ""}])
+def test_what_the_application_asks_about_is_not_approved_along(kept: Any) -> None:
+    """Its metadata is no question of ours, whatever it is called there."""
+    requests = DeferredToolRequests(
+        approvals=[ToolCallPart("wipe", {"path": "/"}, tool_call_id="1")], metadata={"1": kept}
+    )
+    assert questions(requests) == []
+    with Run(agent="desk", grant=Grant()):
+        assert resume(requests).approvals == {}

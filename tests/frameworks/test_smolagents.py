@@ -384,11 +384,15 @@ class Talk:
         self.agent: Any = None
         self.paused = 0
 
+    def running(self) -> Any:
+        """Activate the run of the conversation."""
+        return self.talks.run("1", agent="desk", grant=GRANT)
+
     def turn(self, answers: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Take a turn, and return what is asked."""
         self.agent = self.make(**self.more)
         guard = Guard(self.agent)
-        with self.talks.run("1", agent="desk", grant=GRANT) as run:
+        with self.running() as run:
             if not self.state:
                 run.instruct(f"Write to {BOSS}")
             try:
@@ -520,7 +524,10 @@ def test_without_a_run_nothing_is_resumed(tmp_path: Path, talk_of: Callable[...,
     guard.restore(talk.state)
     with pytest.raises(MisuseError, match="is active"):
         guard.resume(yes(question))
-    assert guard.questions == [question]
+    with pytest.raises(MisuseError, match="is active"):
+        assert guard.questions
+    with talk.running():
+        assert guard.questions == [question]
 
 
 def test_a_run_that_knows_nothing_asks_anew(tmp_path: Path, talk_of: Callable[..., Talk]) -> None:
@@ -654,4 +661,66 @@ def test_a_memory_that_is_taken_up_in_another_run_exposes_it(tmp_path: Path) -> 
     fresh.restore(saved)
     with open_run(tmp_path) as run:
         fresh.resume({})
+        assert run.exposed
+
+
+# -- attacks -------------------------------------------------------------------------------------
+
+
+def test_what_a_person_is_shown_is_not_in_what_is_saved(talk_of: Callable[..., Talk]) -> None:
+    """It would be changed there, and the yes be to something else."""
+    talk = talk_of(CALLS["calls"])
+    (question,) = talk.turn()
+    saved = json.loads(talk.state)["waiting"]
+    assert [one["confirmation"] for one in saved] == [question["confirmation"]]
+    assert not any("question" in one for one in saved)
+    guard = Guard(CALLS["calls"]())
+    guard.restore(talk.state.replace(BOSS, THIEF))
+    with talk.running():
+        assert guard.questions == [question]
+    assert DONE == []
+
+
+def test_a_call_of_another_conversation_waits_there(tmp_path: Path) -> None:
+    """A guard serves one conversation after the other."""
+    talks = Conversations(tmp_path / "talks", KEY)
+    agent = CALLS["calls"]()
+    guard = Guard(agent)
+    with talks.run("alice", agent="desk", grant=GRANT), pytest.raises(Suspended):
+        agent.run("go on")
+    assert len(guard.questions) == 1
+    with talks.run("bob", agent="desk", grant=GRANT):
+        agent.model._model.turns = ()
+        agent.run("go on")
+        assert guard.questions == []
+        assert BOSS not in guard.saved()
+    with talks.run("bob", agent="desk", grant=GRANT):
+        guard.resume({})
+    assert DONE == []
+    talks.close()
+
+
+@pytest.mark.parametrize("name", ["__closure__", "__globals__", "__class__", "_function"])
+def test_a_tool_has_nothing_for_code_to_read(name: str, tmp_path: Path) -> None:
+    """Such as ``str.format``, which reads attributes that code may not name."""
+    reached: list[Any] = []
+    agent = coding(tools.SYNC, "read_inbox()")
+    Guard(agent)
+    send = agent.python_executor._inner.send_tools
+    agent.python_executor._inner.send_tools = lambda given: (reached.append(given), send(given))
+    with open_run(tmp_path):
+        agent.run("go on")
+    held = reached[-1]["read_inbox"]
+    with pytest.raises(AttributeError):
+        f"{{f.{name}}}".format(f=held)
+    with pytest.raises(AttributeError):
+        getattr(held, name)
+
+
+def test_code_beside_a_handle_has_its_content(tmp_path: Path) -> None:
+    """It runs in this process, and a traceback leads everywhere."""
+    agent = coding(tools.SYNC, "print(read_inbox())")
+    with open_run(tmp_path, isolation="handle") as run:
+        Guard(agent, run)
+        agent.run("go on")
         assert run.exposed

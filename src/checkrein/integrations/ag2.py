@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pydantic_core import to_jsonable_python
 
 from checkrein.errors import Denied, MisuseError, Suspended
+from checkrein.frames import spec_of
 from checkrein.integrations import hosts
 from checkrein.integrations.adoption import Decorator, adopted
 from checkrein.integrations.hosts import Problem, answer
@@ -136,7 +137,6 @@ class _Turn(BaseMiddleware):
         # Taken out: the agents that this one calls have turns, and calls, of their own.
         again = context.dependencies.pop(_Again, _Again())
         self._answers, self._results = again.answers, dict(again.results)
-        self._refused: dict[str, str] = {}
         self._waiting: dict[str, dict[str, Any]] = {}
         self._no: Denied | Suspended | None = None
 
@@ -151,9 +151,7 @@ class _Turn(BaseMiddleware):
 
     def _take(self, run: Run) -> None:
         for given in self._answers:
-            problem = hosts.take(run, None, given)
-            if problem:
-                self._refused[hosts.meant(given)] = problem
+            hosts.take(run, None, given)
 
     def _end(self) -> None:
         """End the turn if it is to end; nothing that is raised in a tool does that."""
@@ -189,8 +187,7 @@ class _Turn(BaseMiddleware):
     async def _wait(self, run: Run, event: Any, pending: Suspended) -> Any:
         """Return a result that says what is asked; the turn ends before the model reads it."""
         about = pending.confirmation
-        problem = self._refused.get(about, "")
-        self._waiting[about] = await off_loop(partial(hosts.question, run, pending, problem))
+        self._waiting[about] = await off_loop(partial(hosts.question, run, pending))
         return _result(event, hosts.tell(pending), {_OURS: about})
 
     # -- the model -------------------------------------------------------------------------
@@ -203,7 +200,7 @@ class _Turn(BaseMiddleware):
             return await call_next(events, context)
         stream = str(context.stream.id)
         run.hosted("ag2", _VERSION, stream_id=stream)
-        history = any(isinstance(one, (ModelResponse, ToolResultEvent)) for one in events)
+        history = not all(isinstance(one, ModelRequest) for one in events)
         hosts.begin(run, stream, history=history)
         hosts.expose_unguarded(run, _unguarded(call_next, context))
         run.heard("prompt", hosts.text_of([*context.prompt, *events]), keep=self._texts)
@@ -291,7 +288,7 @@ def audit(agent_or_tools: Any) -> list[Problem]:
     A toolkit that finds its tools when a turn begins is named as a whole, and so is an agent that
     is used as a tool.
     """
-    return hosts.judge(_callable(one) for one in _registered(agent_or_tools))
+    return hosts.judge(pair for one in _registered(agent_or_tools) for pair in _callables(one))
 
 
 def refuse_unguarded(agent_or_tools: Any) -> None:
@@ -314,16 +311,29 @@ def _registered(agent_or_tools: Any) -> Iterator[Any]:
             yield one
 
 
-def _callable(tool: Any) -> tuple[str, Any]:
+def _callables(tool: Any) -> Iterator[tuple[str, Any]]:
     """Return what a call of *tool* runs; of tools that we do not know, the tool itself."""
     if type(tool) is _Adopted:
-        return tool.name, tool.guarded
+        yield tool.name, tool.guarded
+        return
+    if spec_of(tool) is not None:
+        tool = FunctionTool.ensure_tool(tool)
     if type(tool) is not FunctionTool:
-        return hosts.name_of(tool), tool
-    call = tool.model.call
-    if getattr(call, "__code__", None) in _IN_THREAD:  # the framework's own coroutine function
-        call = inspect.getclosurevars(call).nonlocals["func"]
-    return tool.name, call
+        yield hosts.name_of(tool), tool
+        return
+    model = tool.model
+    yield tool.name, _inner(model.call)
+    # What it depends on is called before it, with arguments of the model's, too.
+    for one in [*model.dependencies.values(), *model.extra_dependencies]:
+        needed = model.dependency_provider.get_dependant(one).call
+        yield f"Depends of {tool.name}", _inner(needed)
+
+
+def _inner(call: Any) -> Any:
+    """Return the function that the framework has put into a coroutine function of its own."""
+    if getattr(call, "__code__", None) in _IN_THREAD:
+        return inspect.getclosurevars(call).nonlocals["func"]
+    return call
 
 
 def _plain() -> None:

@@ -26,9 +26,11 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from pydantic_core import to_jsonable_python
+
 from checkrein.errors import Denied, MisuseError, Suspended
 from checkrein.integrations import hosts
-from checkrein.integrations.adoption import Decorator, adopted
+from checkrein.integrations.adoption import Decorator, adopted, fenced
 from checkrein.integrations.hosts import Problem, answer
 from checkrein.mediation import register_control_flow
 from checkrein.untrusted import Untrusted
@@ -94,15 +96,14 @@ class _Calls(FunctionMiddleware):
         try:
             with hosts.active(self._run) as run:
                 given = context.metadata.get("approval_response")
-                problem = ""
                 if run is not None and given is not None:
-                    problem = await off_loop(partial(_take, run, given))
+                    await off_loop(partial(_take, run, given))
                 try:
                     await call_next()
                 except Suspended as pending:
                     if run is None:
                         raise
-                    shown = await off_loop(partial(hosts.question, run, pending, problem))
+                    shown = await off_loop(partial(hosts.question, run, pending))
                     context.result = _request(context, shown)
         except (Denied, Suspended) as no:
             if self._abort:
@@ -156,7 +157,7 @@ def _request(context: Any, shown: Mapping[str, Any]) -> Content:
     call = Content.from_function_call(
         call_id=about["call_id"],
         name=context.function.name,
-        arguments=json.dumps(dict(context.arguments)),
+        arguments=json.dumps(to_jsonable_python(dict(context.arguments), fallback=str)),
         id=about.get("function_call_occurrence_id"),
     )
     return Content.from_function_approval_request(
@@ -166,11 +167,11 @@ def _request(context: Any, shown: Mapping[str, Any]) -> Content:
     )
 
 
-def _take(run: Run, response: Any) -> str:
-    """Lay the answer in an approval on the desk; return why it does not count."""
-    given = response.additional_properties.get(_OURS)
-    # With None another call of the turn was answered: the question comes again.
-    return "" if given is None else hosts.take(run, None, given)
+def _take(run: Run, response: Any) -> None:
+    """Lay the answer to an approval on the desk, if it was given in this process."""
+    given = hosts.claim(response.additional_properties.get(_OURS))
+    if given is not None:  # else another call of the turn was answered, and this one asks again
+        hosts.take(run, None, given)
 
 
 def questions(requests: Iterable[Any]) -> list[dict[str, Any]]:
@@ -182,19 +183,25 @@ def questions(requests: Iterable[Any]) -> list[dict[str, Any]]:
 def reply(requests: Iterable[Any], *answers: Mapping[str, Any]) -> Message:
     """Return the message that goes on with a session.
 
-    To the framework it approves all: so that each call is made again, and the guard decides.
+    To the framework it approves those that hold questions: so that each call is made again, and
+    the guard decides. What is in it of the answers is a ticket: it is made in the process in
+    which the agent goes on.
 
     Args:
-        requests: all of the response's ``user_input_requests``.
-        answers: each an :func:`answer` to one of their questions.
+        requests: all of the response's ``user_input_requests``. Add your own replies to those
+            without a question: ``message.contents.append(...)``.
+        answers: each an :func:`answer` to one of the questions.
     """
-    by_question = {one.get("confirmation"): dict(one) for one in answers}
+    by_question = {one.get("confirmation"): one for one in answers}
     contents = []
     for request in requests:
-        said = request.to_function_approval_response(True)
-        given = by_question.get(request.additional_properties.get(_OURS, {}).get("confirmation"))
-        said.additional_properties = {} if given is None else {_OURS: given}
-        contents.append(said)
+        asked = request.additional_properties.get(_OURS)
+        if isinstance(asked, dict):
+            said = request.to_function_approval_response(True)
+            given = by_question.get(asked.get("confirmation"))
+            ticket = {} if given is None else {_OURS: hosts.hand_in(given)}
+            said.additional_properties = ticket
+            contents.append(said)
     return Message(role="user", contents=contents)
 
 
@@ -207,10 +214,14 @@ def audit(agent_or_tools: Any) -> list[Problem]:
     A server of tools is named as a whole: what it offers is known when the model is called, and
     is judged then.
     """
+    found: list[Problem] = []
     if isinstance(agent_or_tools, Agent):
+        if any(isinstance(one, Guard) for one in agent_or_tools.middleware or ()):
+            way = "Guard() is a list, which is passed over in a list: middleware=Guard()"
+            found.append(Problem("middleware", way))
         offered = agent_or_tools.default_options.get("tools") or ()
         agent_or_tools = [*offered, *agent_or_tools.mcp_tools]
-    return hosts.judge(_callable(one) for one in agent_or_tools)
+    return [*found, *hosts.judge(_callable(one) for one in agent_or_tools)]
 
 
 def refuse_unguarded(agent_or_tools: Any) -> None:
@@ -259,7 +270,7 @@ def adopt(
     calls = _acall if inspect.iscoroutinefunction(function) else _call
     context = tool._context_parameter_name  # noqa: SLF001 (what the framework passes by that name)
     guarded = adopted(
-        calls(function),
+        fenced(calls(function), tool.name),
         guard,
         name=tool.name,
         description=tool.description,

@@ -39,8 +39,9 @@ from pydantic_core import to_jsonable_python
 
 from checkrein.errors import ConfigurationError, Denied, MisuseError, Suspended
 from checkrein.integrations import hosts
-from checkrein.integrations.adoption import Decorator, adopted
+from checkrein.integrations.adoption import Decorator, adopted, fenced
 from checkrein.integrations.hosts import Problem, answer
+from checkrein.integrations.waiting_calls import WaitingCalls
 from checkrein.mediation import register_control_flow
 from checkrein.untrusted import Untrusted
 
@@ -67,7 +68,16 @@ __all__ = ["Guard", "adopt", "answer", "audit", "refuse_unguarded"]
 register_control_flow(HookAborted)  # how it ends a run on purpose
 
 _VERSION: Final = hosts.installed("crewai")
-_BESIDES: Final = ("memory", "knowledge", "knowledge_sources", "mcps", "apps", "skills")
+_BESIDES: Final = (
+    "memory",
+    "knowledge",
+    "knowledge_sources",
+    "mcps",
+    "apps",
+    "skills",
+    "a2a",
+    "multimodal",
+)
 _DELEGATION: Final = frozenset({"delegate_work_to_coworker", "ask_question_to_coworker"})
 _KEPT: Final = ("role", "content", "tool_calls", "tool_call_id", "name")
 
@@ -104,7 +114,7 @@ class Guard:
         self._tail: list[dict[str, Any]] = []  # what it has done since
         self._talk = 0  # counts what kickoff was given: each may have a history from elsewhere
         self._pausable = False
-        self._waiting: list[dict[str, Any]] = []
+        self._waiting = WaitingCalls()
         self._ending: Denied | Suspended | None = None
         if not isinstance(agent_or_crew, Agent | Crew):
             raise ConfigurationError("Guard(...) takes an Agent or a Crew")
@@ -126,7 +136,7 @@ class Guard:
             return tool
         return self._tools.setdefault(id(tool), _guarded(tool, self._call))
 
-    def _call(self, tool: Any, given: dict[str, Any], refused: str = "") -> Any:
+    def _call(self, tool: Any, given: dict[str, Any]) -> Any:
         """Make a call: the guard decides. What the framework gets is text, or its own failure."""
         told = ""
         try:
@@ -137,10 +147,10 @@ class Guard:
                     return result if failed else tool.format_output_for_agent(result)
                 except Suspended as pending:
                     if run is not None:
-                        shown = hosts.question(run, pending, refused)
-                        told = f"{hosts.tell(pending)} ({pending.confirmation})"
-                        about = {"tool": tool.name, "arguments": given, "told": told}
-                        self._waiting.append({**about, "question": shown})
+                        text = f"{hosts.tell(pending)} ({pending.confirmation})"
+                        about = {"tool": tool.name, "arguments": given, "told": text}
+                        self._waiting.put_down(run, pending, **about)
+                        told = text
                     raise
         except (Denied, Suspended) as no:
             pauses = bool(told) and self._pausable
@@ -162,6 +172,7 @@ class Guard:
         run = hosts.current(self._run)
         if run is None:
             return bool  # nobody listens
+        self._waiting.keep(run)
         run.hosted("crewai", _VERSION, agent=agent.role)
         history = any(one["role"] in {"assistant", "tool"} for one in given)
         hosts.begin(run, (self._talk, agent.id), history=history)
@@ -233,21 +244,25 @@ class Guard:
 
     @property
     def questions(self) -> list[dict[str, Any]]:
-        """The questions of the calls that wait, each once."""
-        asked = {one["question"]["confirmation"]: one["question"] for one in self._waiting}
-        return list(asked.values())
+        """The questions of the calls that wait, each once.
+
+        Raises:
+            MisuseError: they were restored, and no run is in force.
+        """
+        return self._waiting.questions(hosts.current(self._run))
 
     def saved(self) -> str:
         """Return the conversation and the calls that wait, as JSON text. Files are not in it."""
         head = [{name: one[name] for name in _KEPT if name in one} for one in self._head]
-        tree = {"head": head, "tail": self._tail, "waiting": self._waiting}
+        tree = {"head": head, "tail": self._tail, "waiting": self._waiting.saved()}
         return json.dumps(to_jsonable_python(tree), ensure_ascii=False)
 
     def restore(self, text: str) -> None:
         """Take up a conversation that was :meth:`saved`, in place of this one."""
         tree = json.loads(text)
         self._talk += 1
-        self._head, self._tail, self._waiting = tree["head"], tree["tail"], tree["waiting"]
+        self._head, self._tail = tree["head"], tree["tail"]
+        self._waiting.restore(tree["waiting"])
 
     def resume(self, answers: Mapping[str, Mapping[str, Any]], **more: Any) -> Any:
         """Make the calls that wait, and go on with :meth:`kickoff`.
@@ -276,15 +291,18 @@ class Guard:
         run = hosts.current(self._run)
         if run is None:
             raise MisuseError("resume(...) is for where the run of the conversation is active")
-        waiting, self._waiting, self._pausable = self._waiting, [], True
+        waiting, self._pausable = self._waiting.take(run), True
         try:
-            for one in waiting:
-                told = self._again(run, one, answers.get(one["question"]["confirmation"]))
+            while waiting:
+                one = waiting[0]
+                told = self._again(run, one, answers.get(one["confirmation"]))
                 for message in self._tail:
                     if one["told"] in str(message["content"]):
                         message["content"] = message["content"].replace(one["told"], told, 1)
                         break
+                del waiting[0]
         finally:
+            self._waiting.put_back(waiting)
             self._pausable = False
         ending, self._ending = self._ending, None
         if ending is not None:
@@ -292,11 +310,11 @@ class Guard:
 
     def _again(self, run: Run, one: Mapping[str, Any], given: Any) -> str:
         """Lay an answer on the desk, and make its call; return what the model is told."""
-        asked = one["question"]["confirmation"]
-        problem = "" if given is None else hosts.take(run, asked, given)
+        if given is not None:
+            hosts.take(run, one["confirmation"], given)
         tools = {each.name: each.inner for each in self._tools.values()}
         try:
-            result = self._call(tools[one["tool"]], one["arguments"], problem)
+            result = self._call(tools[one["tool"]], one["arguments"])
         except Exception as error:  # noqa: BLE001 (as the framework: a model is told of any)
             return f"Error executing tool: {error}"
         return result.as_agent_message() if isinstance(result, ToolFailure) else str(result)
@@ -419,7 +437,7 @@ def _registered(agent_or_tools: Any) -> Iterator[tuple[str, Any]]:
         yield from _callables(one)
     crew = [agent_or_tools] if isinstance(agent_or_tools, Crew) else []
     for each in [*agents, *crew]:
-        found = ((name, getattr(each, name, None)) for name in _BESIDES)
+        found = ((name, vars(each).get(name)) for name in _BESIDES)  # to read some of them warns
         yield from ((name, one) for name, one in found if one)
 
 
@@ -474,7 +492,7 @@ def adopt(
         return tool.run(**given)
 
     guarded = adopted(
-        call,
+        fenced(call, tool.name),
         guard,
         name=tool.name,
         description=tool.description,

@@ -155,10 +155,9 @@ class Client(NamedTuple):
                 )
             except MCPError:  # the client could not
                 raise pending from None
-            problem = await self._take(run, pending, _named(shown), given)
-            if not problem:
+            if not await self._take(run, pending, _named(shown), given):
                 return
-            shown = {**shown, "refused": problem}
+            shown = await off_loop(partial(hosts.question, run, pending))
         raise pending
 
     async def _take_round(
@@ -166,10 +165,9 @@ class Client(NamedTuple):
     ) -> InputRequiredResult | None:
         given = (self.responses or {}).get(_ASKED)
         if given is not None:
-            problem = await self._take(run, pending, _asked_then(self.state), given)
-            if not problem:
+            if not await self._take(run, pending, _asked_then(self.state), given):
                 return None
-            shown = {**shown, "refused": problem}
+            shown = await off_loop(partial(hosts.question, run, pending))
         return InputRequiredResult(
             input_requests={_ASKED: ElicitRequest(params=form(shown))},
             request_state=json.dumps(_named(shown)),

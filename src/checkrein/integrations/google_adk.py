@@ -77,6 +77,20 @@ class Guard(BasePlugin):
     def __init__(self, run: Run | None = None, *, abort: bool = False, texts: bool = False) -> None:
         super().__init__(name="checkrein")
         self._run, self._abort, self._texts = run, abort, texts
+        self._posted: dict[str, list[Any]] = {}  # answers in the message that began an invocation
+
+    async def on_user_message_callback(self, *, invocation_context: Any, user_message: Any) -> None:
+        """Note which answers are given now: one that was in the session already is nobody's."""
+        answered = (one.function_response for one in user_message.parts or ())
+        self._posted[invocation_context.invocation_id] = [
+            (one.response or {}).get("payload")
+            for one in answered
+            if one is not None and one.name == _REQUEST
+        ]
+
+    async def after_run_callback(self, *, invocation_context: Any) -> None:
+        """Forget them."""
+        self._posted.pop(invocation_context.invocation_id, None)
 
     # -- tools -----------------------------------------------------------------------------
 
@@ -90,7 +104,8 @@ class Guard(BasePlugin):
         except Denied as no:
             return self._told(no)
         run, given = hosts.current(self._run), tool_context.tool_confirmation
-        if run is not None and given is not None:
+        posted = self._posted.get(tool_context.invocation_id, ())
+        if run is not None and given is not None and given.payload in posted:
             await off_loop(partial(_take, run, given))
         return None  # the framework makes the call, and the guard decides
 
@@ -136,7 +151,8 @@ class Guard(BasePlugin):
             return
         session = callback_context.session.id
         run.hosted("google_adk", _VERSION, session_id=session, agent=callback_context.agent_name)
-        history = any(
+        # The framework makes another agent's words the user's, so the session is looked at, too.
+        history = any(one.author != "user" for one in callback_context.session.events) or any(
             one.role == "model" or any(part.function_response for part in one.parts or ())
             for one in llm_request.contents
         )
@@ -237,6 +253,9 @@ def _registered(agent_or_tools: Any) -> Iterator[tuple[str, Any]]:
         yield from (_callable(one) for one in agent_or_tools)
         return
     yield from (_callable(one) for one in getattr(agent_or_tools, "tools", ()))
+    executor = getattr(agent_or_tools, "code_executor", None)
+    if executor is not None:  # runs what a model has written
+        yield "code_executor", executor
     for one in below:
         yield from _registered(one)
 

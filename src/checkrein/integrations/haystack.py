@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from checkrein.errors import ConfigurationError, Denied, MisuseError, Suspended
 from checkrein.integrations import hosts
-from checkrein.integrations.adoption import Decorator, adopted
+from checkrein.integrations.adoption import Decorator, adopted, fenced
 from checkrein.integrations.hosts import Problem, answer
 from checkrein.untrusted import Untrusted
 from checkrein.waiting import off_loop
@@ -120,14 +120,14 @@ class Guard:
     def _settle(self, state: Any) -> None:
         """Look at what the calls of a turn have come to; let the agent stop where one waits."""
         run, messages = hosts.current(self._run), state.data["messages"]
-        refused, ending = _given(state).get("refused", {}), None
+        ending: Denied | Suspended | None = None
         for place in _results(messages):
             told = messages[place].tool_call_result
             if not isinstance(told.result, _Told):
                 continue
             no, meta = told.result.no, {}
             if isinstance(no, Suspended) and run is not None and _shown(run, no.confirmation):
-                meta = {_KEY: [no.confirmation, refused.get(no.confirmation, "")]}
+                meta = {_KEY: no.confirmation}
             elif self._abort:
                 ending = ending or no
             messages[place] = ChatMessage.from_tool(str(told.result), told.origin, True, meta)
@@ -160,10 +160,10 @@ class Guard:
         if places or answers:
             if run is None:
                 raise MisuseError("an agent goes on where the run of the conversation is active")
-            refused = {one: hosts.take(run, one, given) for one, given in answers.items()}
-            context = {**state.data["hook_context"], _KEY: {"refused": refused}}
-            state.set("hook_context", context)
-            places = [one for one in places if _shown(run, messages[one].meta[_KEY][0])]
+            for one, given in answers.items():
+                hosts.take(run, one, given)
+            state.set("hook_context", {**state.data["hook_context"], _KEY: {}})
+            places = [one for one in places if _shown(run, messages[one].meta[_KEY])]
         if places:
             state.set("messages", messages, handler_override=replace_values)
             self._guard_tools(state)
@@ -294,10 +294,10 @@ def questions(messages: list[Any], run: Run | None = None) -> list[dict[str, Any
     if here is None:
         raise MisuseError("questions are shown where the run of the conversation is active")
     for place in _waiting(messages):
-        confirmation, refused = messages[place].meta[_KEY]
+        confirmation = messages[place].meta[_KEY]
         shown = _shown(here, confirmation)
         if shown:
-            asked[confirmation] = {**shown, "refused": refused} if refused else shown
+            asked[confirmation] = shown
     return list(asked.values())
 
 
@@ -325,7 +325,7 @@ def _results(messages: list[Any]) -> range:
 
 
 def _waiting(messages: list[Any]) -> list[int]:
-    return [one for one in _results(messages) if _KEY in messages[one].meta]
+    return [one for one in _results(messages) if isinstance(messages[one].meta.get(_KEY), str)]
 
 
 def _shown(run: Run, confirmation: str) -> dict[str, Any]:
@@ -433,8 +433,8 @@ def adopt(
         name=tool.name,
         description=tool.description,
         parameters=tool.parameters,
-        function=None if tool.function is None else made(call),
-        async_function=None if tool.async_function is None else made(acall),
+        function=None if tool.function is None else made(fenced(call, tool.name)),
+        async_function=None if tool.async_function is None else made(fenced(acall, tool.name)),
         outputs_to_string=tool.outputs_to_string,
         inputs_from_state=tool.inputs_from_state,
         outputs_to_state=tool.outputs_to_state,

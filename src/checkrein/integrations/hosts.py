@@ -19,7 +19,11 @@ were changed in the saved state make another call, which is decided, and asked a
 An answer is a dict of JSON data: ``confirmation``, ``digest``, ``approved``, ``by``, and if
 need be ``reason``, ``suspicious``, ``edits``, ``typed``, or all that a signed
 :class:`~checkrein.confirmations.Verdict` holds. One that is for another question, comes a second
-time, is late or is not an answer changes nothing and is written down.
+time, is late or is not an answer changes nothing and is written down. ``shown`` is the digest of
+the question as the person has read it: an application may have taken that from the saved state.
+
+Nor may an answer come from there. Where a framework carries answers through what it saves, it
+gets a ticket: :func:`hand_in`, and :func:`claim` where it is to be laid on the desk.
 
 Around a model call an integration says what the run cannot know: :func:`begin`,
 :func:`expose_unguarded`, ``run.heard`` and ``run.hosted``.
@@ -29,19 +33,22 @@ from __future__ import annotations
 
 import base64
 import functools
+import hashlib
 import inspect
 import json
+import secrets
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from threading import Lock
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import orjson
 
-from checkrein.confirmations import Verdict, read_verdict
-from checkrein.errors import ConfigurationError, Denied, Suspended, TamperedError
+from checkrein.confirmations import Confirmation, Verdict, read_verdict
+from checkrein.errors import ConfigurationError, Denied, MisuseError, Suspended, TamperedError
 from checkrein.frames import Frame, spec_of, why_unguarded
 from checkrein.gates.desk import AnswerRefused, Desk
 from checkrein.guards import frame_for
@@ -60,6 +67,16 @@ _UNSAID: Final[dict[str, Any]] = {
     "standing": None,
 }
 _SEEN: Final[WeakKeyDictionary[Run, set[str]]] = WeakKeyDictionary()
+_READ: Final = (
+    "confirmation", "tool", "effect", "resource", "arguments", "reasons", "preview", "agent",
+)  # fmt: skip
+_ELSEWHERE: Final = "the question is none of this run"
+_OTHER_TEXT: Final = "what was shown is not what is asked"
+_HANDED_IN: Final[dict[str, dict[str, Any]]] = {}
+_MOST_HANDED_IN: Final = 10_000
+_LOCK: Final = Lock()
+_REFUSED: Final[WeakKeyDictionary[Run, dict[str, str]]] = WeakKeyDictionary()
+"""Why the last answer to a question did not count."""
 
 
 # -- a call --------------------------------------------------------------------------------
@@ -108,25 +125,46 @@ def desk_of(run: Run | None) -> Desk | None:
     return Desk(desk.store, approvers=run.approvers, log=run.log, clock=run.clock)
 
 
-def question(run: Run, pending: Suspended, refused: str = "") -> dict[str, Any]:
+def hand_in(given: Mapping[str, Any]) -> str:
+    """Return a ticket for an answer, which stays in this process."""
+    ticket = secrets.token_hex(16)
+    with _LOCK:
+        _HANDED_IN[ticket] = dict(given)
+        if len(_HANDED_IN) > _MOST_HANDED_IN:
+            del _HANDED_IN[next(iter(_HANDED_IN))]
+    return ticket
+
+
+def claim(ticket: object) -> dict[str, Any] | None:
+    """Return the answer for a ticket, once; ``None`` if nobody has handed one in here."""
+    with _LOCK:
+        return _HANDED_IN.pop(ticket, None) if isinstance(ticket, str) else None
+
+
+def question(run: Run, pending: Suspended) -> dict[str, Any]:
     """Return the question that a call waits for, as JSON data to show to a person.
 
-    Arguments are there as text, every character visible, with where each came from.
+    Arguments are there as text, every character visible, with where each came from. If an
+    answer was given that did not count, ``refused`` says why.
 
     Args:
         run: the run that is in force.
         pending: what the call has raised.
-        refused: why an earlier answer did not count; shown if there is any.
 
     Raises:
-        Suspended: *pending* itself, if its question lies on no desk.
+        Suspended: *pending* itself, if its question is none of the run, or lies on no desk.
     """
-    desk = desk_of(run)
-    case = None if desk is None else desk.find(pending.confirmation)
+    desk, id_ = desk_of(run), pending.confirmation
+    case = desk.find(id_) if desk is not None and run.questions.holds(id_) else None
     if case is None:
         raise pending
-    asked = case.question
-    shown: dict[str, Any] = {
+    shown = _shown(case.question)
+    refused = _REFUSED.get(run, {}).get(id_)
+    return {**shown, "refused": refused} if refused else shown
+
+
+def _shown(asked: Confirmation) -> dict[str, Any]:
+    return {
         "confirmation": asked.id,
         "digest": asked.digest,
         "tool": asked.tool,
@@ -147,7 +185,6 @@ def question(run: Run, pending: Suspended, refused: str = "") -> dict[str, Any]:
         "agent": asked.agent,
         "expires": asked.expires,
     }
-    return {**shown, "refused": refused} if refused else shown
 
 
 def answer(question: Mapping[str, Any], approved: bool, *, by: str, **more: Any) -> dict[str, Any]:
@@ -160,7 +197,13 @@ def answer(question: Mapping[str, Any], approved: bool, *, by: str, **more: Any)
         more: ``reason``, ``suspicious``, ``edits``, ``typed``.
     """
     found = {name: question[name] for name in ("confirmation", "digest")}
-    return {**found, "approved": approved, "by": by, **more}
+    return {**found, "shown": _read(question), "approved": approved, "by": by, **more}
+
+
+def _read(question: Mapping[str, Any]) -> str:
+    """Return the digest of what a person has read of a question."""
+    text = json.dumps({name: question.get(name) for name in _READ}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def take(run: Run, asked: str | None, given: Any) -> str:
@@ -170,19 +213,24 @@ def take(run: Run, asked: str | None, given: Any) -> str:
 
     Args:
         run: the run that is in force.
-        asked: the id of the question that was put; ``None`` where any may be answered.
+        asked: the id of the question that was put; ``None`` where any of the run's may be answered.
         given: the answer, or whatever came in its place.
     """
+    asked = meant(given) if asked is None else asked
+    problem = _laid(run, asked, given)
+    _REFUSED.setdefault(run, {})[asked] = problem
+    return problem
+
+
+def _laid(run: Run, asked: str, given: Any) -> str:
     desk = desk_of(run)
     if desk is None:
         return "the run has no desk"
-    if asked is None:
-        asked = meant(given)
-    typed = None
+    typed = read = None
     try:
         if isinstance(given, Mapping):
             tree = {**_UNSAID, **given}
-            typed = tree.pop("typed", None)
+            typed, read = tree.pop("typed", None), tree.pop("shown", None)
             given = read_verdict(tree)
     except TamperedError:
         given = None
@@ -196,9 +244,15 @@ def take(run: Run, asked: str | None, given: Any) -> str:
     case = desk.find(given.confirmation)
     if case is not None and given in case.verdicts:
         return ""
+    if case is not None and not run.questions.holds(asked):
+        desk.note_refused(given, _ELSEWHERE)
+        return _ELSEWHERE
+    if case is not None and read is not None and read != _read(_shown(case.question)):
+        desk.note_refused(given, _OTHER_TEXT)
+        return _OTHER_TEXT
     try:
         desk.answer(given, typed=typed)
-    except AnswerRefused as refused:
+    except (AnswerRefused, MisuseError) as refused:
         return str(refused)
     return ""
 
@@ -223,10 +277,8 @@ def settle(run: Run | None, pending: Suspended, ask: Callable[[dict[str, Any]], 
     """
     if run is None:
         raise pending
-    problem: str | None = None
-    while problem != "":
-        given = ask(question(run, pending, problem or ""))
-        problem = take(run, pending.confirmation, given)
+    while take(run, pending.confirmation, ask(question(run, pending))):
+        pass  # the next question says why
 
 
 async def asettle(
@@ -235,9 +287,9 @@ async def asettle(
     """Do as :func:`settle` does, with the store off the event loop; *ask* may be awaited."""
     if run is None:
         raise pending
-    problem: str | None = None
-    while problem != "":
-        given = ask(await off_loop(partial(question, run, pending, problem or "")))
+    problem = "it was not asked yet"
+    while problem:
+        given = ask(await off_loop(partial(question, run, pending)))
         if inspect.isawaitable(given):
             given = await given
         problem = await off_loop(partial(take, run, pending.confirmation, given))

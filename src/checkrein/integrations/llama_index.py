@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from checkrein.errors import Denied, MisuseError, Suspended
 from checkrein.integrations import hosts
-from checkrein.integrations.adoption import Decorator, adopted
+from checkrein.integrations.adoption import Decorator, adopted, fenced
 from checkrein.integrations.hosts import Problem, answer
 from checkrein.mediation import register_control_flow
 from checkrein.untrusted import Untrusted
@@ -91,7 +91,7 @@ class Answer(HumanResponseEvent):
     """Event that a person has answered; made by :func:`reply`."""
 
     asked: str
-    given: dict[str, Any]
+    ticket: str
 
 
 class Guard:
@@ -218,6 +218,7 @@ class _Asking:
         self._ctx = ctx
         self._step = StepWorkerStateContextVar.get()
         self.asked = str(self._step.state.work_item_id)
+        self._looked = False
         self._waiter: dict[str, Any] = {
             "waiter_id": f"{_OURS}-{self.asked}",
             "requirements": {"asked": self.asked},
@@ -230,10 +231,14 @@ class _Asking:
         async with self._ctx.store.edit_state() as state:
             state[_OURS] = {**state.get(_OURS, {}), self.asked: shown}
         event = Question(question=shown)
-        if "refused" not in shown:
-            given = await self._ctx.wait_for_event(Answer, event, **self._waiter)
-            if given.asked == self.asked:  # right after a restart the framework does not look
-                return dict(given.given)
+        if not self._looked:
+            said = await self._ctx.wait_for_event(Answer, event, **self._waiter)
+            self._looked = True
+            # Right after a restart the framework does not look for which call an answer is; and
+            # one that it has saved, whoever wrote it there, was not given here.
+            given = hosts.claim(said.ticket) if said.asked == self.asked else None
+            if given is not None:
+                return given
         self._ctx.write_event_to_stream(event)  # the framework shows nothing a second time
         raise self.again()
 
@@ -272,13 +277,13 @@ async def questions(ctx: Context) -> list[dict[str, Any]]:
 
 
 def reply(question: Mapping[str, Any], given: Mapping[str, Any]) -> Answer:
-    """Return the event that answers a question.
+    """Return the event that answers a question; the answer itself stays in this process.
 
     Args:
         question: one of those that :func:`waiting` returns, or of the event :class:`Question`.
         given: an :func:`answer` to it.
     """
-    return Answer(asked=str(question.get("asked")), given=dict(given))
+    return Answer(asked=str(question.get("asked")), ticket=hosts.hand_in(given))
 
 
 async def save(ctx: Context) -> dict[str, Any]:
@@ -396,7 +401,7 @@ def adopt(
         return (await runs.acall(**arguments)).content
 
     guarded = adopted(
-        call,
+        fenced(call, tool.metadata.get_name()),
         guard,
         name=tool.metadata.get_name(),
         description=tool.metadata.description,

@@ -56,6 +56,7 @@ __all__ = ["Guard", "adopt", "answer", "audit", "questions", "refuse_unguarded",
 
 register_control_flow(ApprovalRequired, CallDeferred)  # how Pydantic AI pauses
 
+_QUESTION = frozenset({"confirmation", "digest", "tool", "arguments", "reasons", "expires"})
 _VERSION = hosts.installed("pydantic-ai-slim")
 
 
@@ -173,7 +174,7 @@ def resume(requests: DeferredToolRequests, *answers: Any) -> DeferredToolResults
 def _asked(requests: DeferredToolRequests) -> Iterator[tuple[str, dict[str, Any]]]:
     for one in requests.approvals:
         question = requests.metadata.get(one.tool_call_id)
-        if question is not None and isinstance(question.get("confirmation"), str):
+        if question is not None and set(question) >= _QUESTION:
             yield one.tool_call_id, question
 
 

@@ -36,8 +36,9 @@ from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 from checkrein.errors import ConfigurationError, Denied, MisuseError, Suspended
 from checkrein.frames import spec_of, why_unguarded
 from checkrein.integrations import hosts
-from checkrein.integrations.adoption import Decorator, adopted
+from checkrein.integrations.adoption import Decorator, adopted, fenced
 from checkrein.integrations.hosts import Problem, answer
+from checkrein.integrations.waiting_calls import WaitingCalls
 from checkrein.untrusted import Untrusted
 
 try:
@@ -95,7 +96,7 @@ class Guard:
         self, agent: Any, run: Run | None = None, *, abort: bool = False, texts: bool = False
     ) -> None:
         self._agent, self._run, self._abort, self._texts = agent, run, abort, texts
-        self._waiting: list[dict[str, Any]] = []
+        self._waiting = WaitingCalls()
         self._ending: Denied | Suspended | None = None
         self._restored = 0  # how often a memory from elsewhere was taken up
         self._calls: dict[str, Callable[[str, Any], Any]] = {}
@@ -134,17 +135,20 @@ class Guard:
             return hosts.tell(no)
 
     def _in_code(self, agent: Any, name: str, tool: Any, here: Context) -> Callable[..., Any]:
-        """Return what model-written code calls: a function, with nothing to take from it."""
+        """Return what model-written code calls: it has no attributes to take anything from."""
 
         def called(*args: Any, **kwargs: Any) -> Any:
+            run = here.copy().run(hosts.current, self._run)
+            if run is not None and run.marks.isolation.mode == "handle":
+                run.expose("model-written code, which can look into what a handle stands for")
             given = {**dict(zip(getattr(tool, "inputs", ()), args, strict=False)), **kwargs}
             if len(given) != len(args) + len(kwargs):
                 raise TypeError(f"{name}() takes its arguments once each, by name or in order")
             return here.copy().run(self._call, agent, name, given)
 
-        return called
+        return _Closed(called)
 
-    def _call(self, agent: Any, name: str, given: Any, refused: str = "") -> Any:
+    def _call(self, agent: Any, name: str, given: Any) -> Any:
         """Make a call: the guard decides. One that a person has to confirm is put down."""
         try:
             with hosts.active(self._run) as run:
@@ -156,9 +160,8 @@ class Guard:
                         raise
                 below = name in agent.managed_agents  # where the call itself was put down
                 if isinstance(no, Suspended) and run is not None and not below:
-                    shown = hosts.question(run, no, refused)
                     about = {"agent": _name(agent), "tool": name, "arguments": given}
-                    self._waiting.append({**about, "question": shown})
+                    self._waiting.put_down(run, no, **about)
                     self._ending = no
                 raise no from None
         except (Denied, Suspended) as no:
@@ -185,6 +188,7 @@ class Guard:
         run = hosts.current(self._run)
         if run is None:
             return bool  # nobody listens
+        self._waiting.keep(run)
         run.hosted("smolagents", _VERSION, agent=_name(agent) or type(agent).__name__)
         history = any(str(getattr(one.role, "value", one.role)) in _SPOKEN for one in messages)
         hosts.begin(run, (self._restored, id(agent)), history=history)
@@ -201,9 +205,12 @@ class Guard:
 
     @property
     def questions(self) -> list[dict[str, Any]]:
-        """The questions of the calls that wait, each once."""
-        asked = {one["question"]["confirmation"]: one["question"] for one in self._waiting}
-        return list(asked.values())
+        """The questions of the calls that wait, each once.
+
+        Raises:
+            MisuseError: they were restored, and no run is in force.
+        """
+        return self._waiting.questions(hosts.current(self._run))
 
     def saved(self) -> str:
         """Return the agent's memory and the calls that wait, as JSON text.
@@ -211,14 +218,14 @@ class Guard:
         Images are not in it, nor is the memory of managed agents, which begin anew at each call.
         """
         steps = [kept for one in self._agent.memory.steps if (kept := _kept(one)) is not None]
-        return json.dumps({"steps": steps, "waiting": self._waiting}, ensure_ascii=False)
+        return json.dumps({"steps": steps, "waiting": self._waiting.saved()}, ensure_ascii=False)
 
     def restore(self, text: str) -> None:
         """Put a :meth:`saved` memory, and the calls that wait, in place of the agent's."""
         tree = json.loads(text)
         self._restored += 1
         self._agent.memory.steps = [_step(one) for one in tree["steps"]]
-        self._waiting = tree["waiting"]
+        self._waiting.restore(tree["waiting"])
 
     def resume(
         self, answers: Mapping[str, Mapping[str, Any]], task: str = _GO_ON, **more: Any
@@ -239,18 +246,21 @@ class Guard:
         run = hosts.current(self._run)
         if run is None:
             raise MisuseError("resume(...) is for where the run of the conversation is active")
-        waiting, self._waiting = self._waiting, []
-        calls, told = [], []
-        for one in waiting:
-            confirmation, before = one["question"]["confirmation"], len(self._waiting)
-            text = self._again(run, one, answers.get(confirmation))
-            if len(self._waiting) == before:
-                calls.append(ToolCall(one["tool"], one["arguments"], confirmation))
-                told.append(text)
-        if calls:
-            now = Timing(start_time=time.time(), end_time=time.time())
-            made = ActionStep(0, now, tool_calls=calls, observations="\n".join(told))
-            self._agent.memory.steps.append(made)
+        waiting, calls, told = self._waiting.take(run), [], []
+        try:
+            while waiting:
+                one, before = waiting[0], len(self._waiting)
+                text = self._again(run, one, answers.get(one["confirmation"]))
+                if len(self._waiting) == before:
+                    calls.append(ToolCall(one["tool"], one["arguments"], one["confirmation"]))
+                    told.append(text)
+                del waiting[0]
+        finally:
+            self._waiting.put_back(waiting)
+            if calls:
+                now = Timing(start_time=time.time(), end_time=time.time())
+                made = ActionStep(0, now, tool_calls=calls, observations="\n".join(told))
+                self._agent.memory.steps.append(made)
         ending, self._ending = self._ending, None
         if ending is not None:
             raise ending
@@ -259,14 +269,32 @@ class Guard:
     def _again(self, run: Run, one: Mapping[str, Any], given: Any) -> str:
         """Lay an answer on the desk, and make its call; return what the model is told."""
         agents = {_name(agent): agent for agent in _agents(self._agent)}
-        asked = one["question"]["confirmation"]
-        problem = "" if given is None else hosts.take(run, asked, given)
+        if given is not None:
+            hosts.take(run, one["confirmation"], given)
         try:
-            return str(self._call(agents[one["agent"]], one["tool"], one["arguments"], problem))
+            return str(self._call(agents[one["agent"]], one["tool"], one["arguments"]))
         except (Denied, Suspended) as no:
             return hosts.tell(no)
         except Exception as error:  # noqa: BLE001 (as the framework: a model is told of any)
             return f"{type(error).__name__}: {error}"
+
+
+class _Closed:
+    """A function of which nothing can be read, not by ``str.format`` either."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _FUNCTION.__get__(self)(*args, **kwargs)
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AttributeError(name)
+
+
+_FUNCTION: Final[Any] = vars(_Closed)["_function"]
 
 
 class _Model:
@@ -568,7 +596,7 @@ def adopt(
         return tool(**given)
 
     guarded = adopted(
-        call,
+        fenced(call, tool.name),
         guard,
         name=tool.name,
         description=tool.description,
