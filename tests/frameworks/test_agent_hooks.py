@@ -359,3 +359,39 @@ def test_models_are_heard():
 
     asyncio.run(talk())
     assert {"host", "model.prompt", "model.output"} <= set(log.kinds)
+
+
+# -- attacks -------------------------------------------------------------------------------------
+
+
+def test_a_host_that_does_not_wait_makes_no_call() -> None:
+    """The question is given up: no use of the grant is taken, and no call hangs."""
+    log, asked = MemoryLog(), asyncio.Event()
+
+    async def person(question: Any) -> bool:
+        asked.set()
+        return await asyncio.Future()
+
+    async def talk() -> None:
+        gate = CallbackGate(person, by="dana")
+        grant = Grant(allow("files", budget(times=1)))
+        with Run(agent="bot", grant=grant, log=log, gate=gate) as run:
+            guard = Guard(tool("drop", irreversible("files"), schema=PATHS), run=run)
+            made = AgentContextBuilder(agent_id="a", framework="f", session_id="s").pre_tool_call(
+                call_id="1", name="drop", args={"path": "a"}
+            )
+            first = asyncio.create_task(guard.intercept(made))
+            await asyncio.wait_for(asked.wait(), 30)
+            second = await guard.intercept(made)
+            assert (second.decision, second.reason) == (Decision.DENY, "call.malformed")
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            run.gate = None
+            again = await guard.intercept(made)  # its id is free
+            assert again.reason == "gate.unavailable"
+
+    asyncio.run(talk())
+    assert log.of("call.allowed") == []
+    assert [one["status"] for one in log.of("call.outcome")] == ["cancelled"]

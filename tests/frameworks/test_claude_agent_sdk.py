@@ -21,7 +21,7 @@ from claude_agent_sdk import (  # noqa: E402 (skipped above if it cannot run)
 )
 
 from checkrein import Grant, Run, allow, injected, reads  # noqa: E402
-from checkrein.errors import ConfigurationError, MisuseError  # noqa: E402
+from checkrein.errors import ConfigurationError, Denied, MisuseError  # noqa: E402
 from checkrein.integrations import claude_agent_sdk  # noqa: E402
 from checkrein.integrations.claude_agent_sdk import Guard, answer, audit  # noqa: E402
 from checkrein.integrations.conversations import Conversations  # noqa: E402
@@ -39,6 +39,7 @@ from frameworks.hosts.claude_agent_sdk import (  # noqa: E402
 from frameworks.integration import IntegrationContract  # noqa: E402
 from frameworks.shapes import assert_fenced, letter  # noqa: E402
 from frameworks.tools import DONE, open_run  # noqa: E402
+from support import MemoryLog  # noqa: E402
 
 ONLY: dict[str, Any] = {"tools": [], "strict_mcp_config": True}
 
@@ -214,3 +215,56 @@ def test_a_denial_with_abort_ends_the_clis_work(tmp_path: Path) -> None:
     ):
         asyncio.run(converse(address))
     assert len(script.requests) == 1
+
+
+# -- attacks -------------------------------------------------------------------------------------
+
+
+def test_a_copy_of_a_session_has_its_history(tmp_path: Path) -> None:
+    """The transcript of the copy is not there yet when it begins."""
+    script = Script([(), ()], wire)
+
+    async def talk(address: str) -> None:
+        async for _ in query(prompt="hello", options=alone(tmp_path, address, session_id=SESSION)):
+            pass
+        guard = Guard(tools.SYNC)
+        options = guard.options(alone(tmp_path, address, resume=SESSION, fork_session=True))
+        async for _ in guard.follow(query(prompt="go on", options=options)):
+            pass
+
+    with open_run(tmp_path / "run") as run, serving(script) as address:
+        asyncio.run(talk(address))
+        assert run.exposed
+
+
+def test_a_guard_that_is_used_again_knows_nothing_of_before(tmp_path: Path) -> None:
+    """Neither what was said, nor that a call was denied: which ends the first one in any case."""
+    guard = Guard([tools.read_inbox], abort=True, texts=True)
+
+    def talk(words: str, grant: Grant, log: MemoryLog) -> bool:
+        script = Script([[Wish("read_inbox")]], wire)
+
+        async def go(address: str) -> bool:
+            options = guard.options(alone(tmp_path, address))
+            async for message in guard.follow(query(prompt=words, options=options)):
+                if isinstance(message, ResultMessage):
+                    return True
+            return False
+
+        with serving(script) as address, Run(agent="desk", grant=grant, log=log):
+            return asyncio.run(go(address))
+
+    with pytest.raises(Denied):
+        talk("words of alice", Grant(allow("nothing")), MemoryLog())
+    log = MemoryLog()
+    assert talk("words of bob", Grant(allow("frameworks.inbox")), log)
+    assert done("read_inbox") == [("INBOX",)]
+    assert "words of bob" in str(log.of("model.prompt"))
+    assert "words of alice" not in str(log.events)
+
+
+@pytest.mark.parametrize("name", ["mcp-config", "tools", "plugin-dir", "agents"])
+def test_tools_that_come_by_the_command_line_are_named(name: str) -> None:
+    """The SDK hands these on to its CLI as they are."""
+    options = Guard([tools.read_inbox]).options(ClaudeAgentOptions(**ONLY, extra_args={name: "x"}))
+    assert [one.tool for one in audit(options)] == [f"--{name}"]

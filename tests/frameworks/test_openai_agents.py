@@ -28,6 +28,7 @@ from agents import (  # noqa: E402 (skipped above if it cannot run)
     function_tool,
     tool_input_guardrail,
 )
+from agents.sandbox import SandboxAgent  # noqa: E402
 
 from checkrein import Grant, Run, Untrusted, allow, injected, irreversible, reads, writes  # noqa: E402
 from checkrein.errors import (  # noqa: E402
@@ -390,3 +391,13 @@ def test_two_calls_alike_share_a_question_and_one_answer(talks: Any) -> None:
     assert done("send_mail") == [(BOSS, "hello", 1)]
     told = [one.text for one in told_in(result.to_input_list())]
     assert sum("waits for somebody" in one for one in told) == 1
+
+
+# -- attacks -------------------------------------------------------------------------------------
+
+
+def test_what_a_sandbox_brings_along_is_audited() -> None:
+    """A shell, and it is bound to a copy of the agent when a run begins."""
+    agent = SandboxAgent(name="desk", tools=[tools.read_inbox])
+    found = {one.tool for one in audit(guarded(agent))}
+    assert "capability Shell" in found

@@ -144,13 +144,18 @@ class Guard:
             return Verdict.deny(reason="tool.unknown", message="the tool is not declared")
         if asked["id"] in self._calls:
             return Verdict.deny(reason="call.malformed", message="the call is under way")
-        call = _Call()
+        call = self._calls[asked["id"]] = _Call()
         call.task = asyncio.create_task(self._make(guarded, dict(asked["args"]), call))
-        await asyncio.wait({call.task, call.begun}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait({call.task, call.begun}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # the host has waited for long enough, and makes no call
+            del self._calls[asked["id"]]
+            await _abandon(call)
+            raise
         if not call.begun.done():
+            del self._calls[asked["id"]]
             return self._refusal(call.task)
         call.given = call.begun.result()
-        self._calls[asked["id"]] = call
         if call.given == asked["args"]:
             return Verdict.allow()
         return Verdict(Decision.TRANSFORM, transform=Transform("$target", call.given))
@@ -169,9 +174,10 @@ class Guard:
         return Verdict.deny(reason="call.malformed", message="the call cannot be decided")
 
     async def _after(self, made: Mapping[str, Any], told: Mapping[str, Any]) -> Verdict:
-        call = self._calls.pop(made["id"], None)
-        if call is None or call.task is None:
+        call = self._calls.get(made["id"])
+        if call is None or call.task is None or not call.begun.done():
             return Verdict.deny(reason="run.none", message="nobody let this call through")
+        del self._calls[made["id"]]
         if made["args"] != call.given:
             run = hosts.current(self._run)
             if run is not None:

@@ -114,7 +114,7 @@ class Guard:
         self._tools = {one.name: one for one in map(_tool_of, tools)}
         self._problems: list[Problem] = []
         self._said: list[Any] = []
-        self._deferred = False
+        self._deferred = self._goes_on = False
         self._denied: Denied | Suspended | None = None
 
     def options(self, options: ClaudeAgentOptions | None = None) -> ClaudeAgentOptions:
@@ -157,6 +157,8 @@ class Guard:
             },
         )
         self._problems, self._deferred = audit(made), False
+        self._said, self._denied = [], None  # what a conversation before has left
+        self._goes_on = bool(made.resume or made.continue_conversation)
         return made
 
     # -- tools -----------------------------------------------------------------------------
@@ -252,7 +254,9 @@ class Guard:
         if run is not None:
             session = given["session_id"]
             run.hosted("claude_agent_sdk", _VERSION, session=session)
-            hosts.begin(run, session, history=_has_history(given["transcript_path"]))
+            hosts.begin(
+                run, session, history=_has_history(given["transcript_path"], missing=self._goes_on)
+            )
             hosts.expose_unguarded(run, self._problems)
 
     # -- messages --------------------------------------------------------------------------
@@ -276,6 +280,8 @@ class Guard:
                 answer.append(message)
             elif type(message) is UserMessage:
                 self._said.append({"role": "user", "content": message.content})
+            elif type(message) is ResultMessage and self._denied is not None:
+                continue  # who reads messages may stop at this one
             yield message
         if answer:
             self._heard(answer)
@@ -298,13 +304,16 @@ def _other(one: Any, message: Any) -> bool:
     return one.message_id is None or one.message_id != message.message_id
 
 
-def _has_history(path: str) -> bool:
-    """Say whether a session's transcript holds anything that a model or a tool has said."""
+def _has_history(path: str, *, missing: bool) -> bool:
+    """Say whether a session's transcript holds anything that a model or a tool has said.
+
+    Where there is none yet, *missing* says so: a session has just begun, or is a copy of one.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             return any('"assistant"' in line or '"tool_result"' in line for line in file)
     except FileNotFoundError:
-        return False  # a session that has just begun
+        return missing
     except (OSError, ValueError):
         return True
 
@@ -420,6 +429,10 @@ def _elsewhere(options: ClaudeAgentOptions) -> Iterator[Problem]:
             yield Problem(f"MCP server {name}", "is not guarded: hand its tools to Guard([...])")
     if not options.strict_mcp_config:
         yield Problem("MCP servers of settings", "are unknown here: say strict_mcp_config=True")
+    for name in sorted({"mcp-config", "tools", "plugin-dir", "agents"} & set(options.extra_args)):
+        yield Problem(
+            f"--{name}", "may bring tools that nobody guards: leave it out of extra_args="
+        )
     if options.plugins:
         yield Problem("plugins", "may bring tools that nobody guards: leave them out")
 

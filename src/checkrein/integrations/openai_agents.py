@@ -302,6 +302,8 @@ def _callables(tools: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
             if isinstance(handed, Agent):
                 yield from _callables(handed, seen)
         yield from ((f"MCP server {one.name}", one) for one in tools.mcp_servers)
+        brought = getattr(tools, "capabilities", ())  # of a sandbox: they bring tools of their own
+        yield from ((f"capability {type(one).__name__}", one) for one in brought)
         tools = tools.tools
     for one in tools:
         yield hosts.name_of(one), _function_of(one) or one
