@@ -268,3 +268,23 @@ def test_tools_that_come_by_the_command_line_are_named(name: str) -> None:
     """The SDK hands these on to its CLI as they are."""
     options = Guard([tools.read_inbox]).options(ClaudeAgentOptions(**ONLY, extra_args={name: "x"}))
     assert [one.tool for one in audit(options)] == [f"--{name}"]
+
+
+def test_output_in_a_form_is_no_unguarded_tool(tmp_path: Path) -> None:
+    """The CLI has a tool for that, which takes the model's words and returns nothing."""
+    script = Script([[Wish("StructuredOutput", {"answer": "x"})]], lambda name: name)
+    answer_in = {"answer": {"type": "string"}}
+    schema = {"type": "object", "properties": answer_in, "required": ["answer"]}
+    form = {"type": "json_schema", "schema": schema}
+    guard = Guard(tools.SYNC)
+
+    async def talk(address: str) -> Any:
+        options = guard.options(alone(tmp_path, address, output_format=form))
+        async for message in guard.follow(query(prompt="go on", options=options)):
+            if isinstance(message, ResultMessage):
+                found = message
+        return found
+
+    with open_run(tmp_path / "run") as run, serving(script) as address:
+        assert asyncio.run(talk(address)).structured_output == {"answer": "x"}
+        assert not run.exposed

@@ -428,3 +428,22 @@ def test_what_the_application_asks_about_is_not_approved_along(kept: Any) -> Non
     assert questions(requests) == []
     with Run(agent="desk", grant=Grant()):
         assert resume(requests).approvals == {}
+
+
+@pytest.mark.parametrize("given", [{"source": "a"}, {"source": "a", "target": "b", "more": "c"}])
+def test_names_that_do_not_fit_an_adopted_tool_are_told(given: Any) -> None:
+    """They are the model's, and no reason to end the run."""
+
+    def move(source: str, target: str) -> str:
+        """Move."""
+        DONE.append(("move", source, target))
+        return "moved"
+
+    log = MemoryLog()
+    one = adopt(HOST.foreign(move), writes("files"))
+    with Run(agent="desk", grant=Grant(allow("files")), log=log):
+        turns = [[Wish("move", given)], [Wish("move", {"source": "a", "target": "b"})]]
+        told = HOST.chat([one], *turns).told
+    assert "move" in told[0].text
+    assert done("move") == [("a", "b")]
+    assert len(log.of("call.allowed")) == 1

@@ -162,6 +162,15 @@ def fenced(call: Callable[[dict[str, Any]], Any], name: str) -> Callable[[dict[s
     return called
 
 
+def fits(function: Callable[..., Any], arguments: Mapping[str, Any]) -> bool:
+    """Say whether a call with these names can be made at all: a model may leave some out."""
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError:
+        return False
+    return True
+
+
 def _passing() -> tuple[type[BaseException], ...]:
     return (CheckreinError, *control_flow())
 

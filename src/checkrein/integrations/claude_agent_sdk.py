@@ -236,6 +236,8 @@ class Guard:
         return {"hookSpecificOutput": said}
 
     def _guards(self, name: str) -> bool:
+        if name == "StructuredOutput":  # the CLI's own: it takes the model's words, no more
+            return True
         return any(name == self._wire(one.name) and _call_of(one) is not None for one in self._all)
 
     async def _on_prompt(self, given: Any, _: Any, __: Any) -> dict[str, Any]:

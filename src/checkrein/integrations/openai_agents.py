@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, final
 from checkrein.errors import ConfigurationError, Denied, MisuseError, Suspended
 from checkrein.frames import spec_of
 from checkrein.integrations import hosts
-from checkrein.integrations.adoption import Decorator, adopted
+from checkrein.integrations.adoption import Decorator, adopted, fits
 from checkrein.integrations.foresight import foresee
 from checkrein.integrations.hosts import Problem, answer
 from checkrein.untrusted import Untrusted
@@ -320,7 +320,13 @@ class _Adopted:
         self.function, self._name = function, name
 
     async def __call__(self, context: ToolContext[Any], given: str) -> Any:
-        return _rendered(await self.function(**self._named(context, given)))
+        named = self._named(context, given)
+        try:
+            return _rendered(await self.function(**named))
+        except MisuseError as error:
+            if fits(self.function, named):
+                raise
+            return str(error)  # as the framework tells it of its own tools
 
     async def foresee(self, context: ToolContext[Any], given: str) -> Any:
         """Foresee what becomes of a call."""

@@ -33,7 +33,7 @@ from pydantic import ValidationError
 
 from checkrein.errors import Denied, MisuseError, Suspended
 from checkrein.integrations import hosts
-from checkrein.integrations.adoption import Decorator, adopted
+from checkrein.integrations.adoption import Decorator, adopted, fits
 from checkrein.integrations.hosts import Problem, answer
 from checkrein.mediation import register_control_flow
 from checkrein.untrusted import Untrusted
@@ -250,7 +250,13 @@ class _Adopted:
         self.function = function
 
     async def __call__(self, ctx: RunContext[Any], /, **arguments: Any) -> Any:
-        return await self.function(**{**arguments, _CONTEXT: ctx})
+        named = {**arguments, _CONTEXT: ctx}
+        try:
+            return await self.function(**named)
+        except MisuseError as error:
+            if fits(self.function, named):
+                raise
+            raise ModelRetry(str(error)) from None  # as the framework does with its own tools
 
 
 def adopt(
