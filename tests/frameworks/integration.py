@@ -424,6 +424,16 @@ class IntegrationContract:
         with pytest.raises(ConfigurationError, match=mode.names[2]):
             host.module.refuse_unguarded(mixed)
 
+    def test_an_injected_argument_that_a_model_is_asked_for_is_found(self, mode: Mode) -> None:
+        """The guard leaves it to the framework, and that, which does not know it, to the model."""
+        try:
+            registered = self.host.registered([tools.asign if mode.awaited else tools.sign])
+        except ConfigurationError:
+            return  # found even earlier
+        (problem,) = self.host.module.audit(registered)
+        assert problem.tool in {"sign", "asign"}
+        assert "'user' is marked injected" in problem.problem
+
     def test_the_wrong_order_of_decorators_is_found(self) -> None:
         """The guard above the framework's decorator guards nothing, and is found at start-up."""
         guard = irreversible("frameworks.send", external=True)

@@ -9,9 +9,19 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from checkrein import Grant, Run, Untrusted, allow, budget, irreversible, reads, writes
+from checkrein import (
+    Grant,
+    Run,
+    Untrusted,
+    allow,
+    budget,
+    injected,
+    irreversible,
+    reads,
+    writes,
+)
 from checkrein.constraints import under
 
 DONE: list[tuple[Any, ...]] = []
@@ -107,6 +117,26 @@ class Meeting:
 
         self.meet = meet
         self.ameet = ameet
+
+
+@writes("frameworks.notes")
+def sign(text: str, user: Annotated[str, injected]) -> None:
+    """Sign a text.
+
+    Args:
+        text: it.
+        user: in whose name.
+    """
+
+
+@writes("frameworks.notes")
+async def asign(text: str, user: Annotated[str, injected]) -> None:
+    """Sign a text.
+
+    Args:
+        text: it.
+        user: in whose name.
+    """
 
 
 SYNC = (read_inbox, save_report, send_mail)

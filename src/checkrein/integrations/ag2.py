@@ -311,7 +311,7 @@ def _registered(agent_or_tools: Any) -> Iterator[Any]:
             yield one
 
 
-def _callables(tool: Any) -> Iterator[tuple[str, Any]]:
+def _callables(tool: Any) -> Iterator[tuple[Any, ...]]:
     """Return what a call of *tool* runs; of tools that we do not know, the tool itself."""
     if type(tool) is _Adopted:
         yield tool.name, tool.guarded
@@ -321,8 +321,8 @@ def _callables(tool: Any) -> Iterator[tuple[str, Any]]:
     if type(tool) is not FunctionTool:
         yield hosts.name_of(tool), tool
         return
-    model = tool.model
-    yield tool.name, _inner(model.call)
+    model, shown = tool.model, tool.schema.function.parameters.get("properties", {})
+    yield tool.name, _inner(model.call), partial(tuple, shown)
     # What it depends on is called before it, with arguments of the model's, too.
     for one in [*model.dependencies.values(), *model.extra_dependencies]:
         needed = model.dependency_provider.get_dependant(one).call

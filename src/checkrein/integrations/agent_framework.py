@@ -233,10 +233,16 @@ def refuse_unguarded(agent_or_tools: Any) -> None:
     hosts.refuse(audit(agent_or_tools))
 
 
-def _callable(tool: Any) -> tuple[str, Any]:
+def _arguments(tool: Any) -> Collection[str]:
+    """Return the names of the arguments that a model is shown."""
+    names: Collection[str] = tool.parameters().get("properties", {})
+    return names
+
+
+def _callable(tool: Any) -> tuple[Any, ...]:
     """Return what a call of *tool* runs; of tools that we do not know, the tool itself."""
     if type(tool) is FunctionTool:
-        return tool.name, tool.func
+        return tool.name, tool.func, partial(_arguments, tool)
     if isinstance(tool, dict):
         return str(tool.get("name") or tool.get("type")), tool
     return hosts.name_of(tool), tool

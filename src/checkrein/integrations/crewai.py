@@ -425,7 +425,7 @@ def _agents(agent_or_crew: Any) -> Iterator[Any]:
     yield from {id(one): one for one in agents if one is not None}.values()
 
 
-def _registered(agent_or_tools: Any) -> Iterator[tuple[str, Any]]:
+def _registered(agent_or_tools: Any) -> Iterator[tuple[Any, ...]]:
     if not isinstance(agent_or_tools, Agent | Crew):
         for one in agent_or_tools:
             yield from _callables(one)
@@ -441,13 +441,13 @@ def _registered(agent_or_tools: Any) -> Iterator[tuple[str, Any]]:
         yield from ((name, one) for name, one in found if one)
 
 
-def _callables(tool: Any) -> Iterator[tuple[str, Any]]:
+def _callables(tool: Any) -> Iterator[tuple[Any, ...]]:
     """Return what a call of *tool* may run; of tools that we do not know, the tool itself."""
     kind = type(tool)
     if kind is _Guarded:
         yield from _callables(tool.inner)
     elif kind is Tool or kind is CrewStructuredTool:
-        yield tool.name, tool.func
+        yield tool.name, tool.func, partial(tuple, tool.args_schema.model_fields)
     elif isinstance(tool, BaseTool) and kind.run is BaseTool.run and kind.arun is BaseTool.arun:
         yield tool.name, tool._run  # noqa: SLF001 (what a subclass is to define)
         if kind._arun is not BaseTool._arun:  # noqa: SLF001

@@ -23,6 +23,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
@@ -157,7 +158,12 @@ def audit(tools: Any) -> list[Problem]:
         ]
         with ThreadPoolExecutor(1) as apart:  # the list is made by coroutines
             tools = apart.submit(asyncio.run, _all_of(tools)).result()
-    return [*hosts.judge((hosts.name_of(one), _function_of(one)) for one in tools), *caches]
+    return [*hosts.judge(map(_registered, tools)), *caches]
+
+
+def _registered(tool: Any) -> tuple[Any, ...]:
+    shown = getattr(tool, "parameters", None) or {}
+    return hosts.name_of(tool), _function_of(tool), partial(tuple, shown.get("properties", {}))
 
 
 async def _all_of(server: FastMCP[Any]) -> list[Any]:

@@ -27,6 +27,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from checkrein.errors import Denied, MisuseError, Suspended
+from checkrein.frames import spec_of
 from checkrein.guards import frame_for
 from checkrein.integrations import hosts
 from checkrein.integrations.adoption import Decorator, adopted
@@ -260,10 +261,22 @@ def _registered(agent_or_tools: Any) -> Iterator[tuple[str, Any]]:
         yield from _registered(one)
 
 
-def _callable(tool: Any) -> tuple[str, Any]:
+def _arguments(tool: Any) -> Collection[str]:
+    """Return the names of the arguments that a model is shown."""
+    shown = tool._get_declaration()  # noqa: SLF001 (nothing public says it)
+    if shown is None:
+        return ()
+    if shown.parameters_json_schema is not None:
+        return tuple(shown.parameters_json_schema.get("properties", {}))
+    return () if shown.parameters is None else tuple(shown.parameters.properties or ())
+
+
+def _callable(tool: Any) -> tuple[Any, ...]:
     """Return what a call of *tool* runs; of tools that we do not know, the tool itself."""
     if type(tool) in {FunctionTool, LongRunningFunctionTool, _Adopted}:
-        return tool.name, tool.func
+        return tool.name, tool.func, partial(_arguments, tool)
+    if spec_of(tool) is not None:  # the framework makes a tool of it when the model is called
+        return hosts.name_of(tool), tool, lambda: _arguments(FunctionTool(tool))
     return hosts.name_of(tool), tool
 
 

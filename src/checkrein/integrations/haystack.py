@@ -372,14 +372,15 @@ def refuse_unguarded(agent_or_tools: Any) -> None:
     hosts.refuse(audit(agent_or_tools))
 
 
-def _registered(tools: Any) -> Iterator[tuple[str, Any]]:
+def _registered(tools: Any) -> Iterator[tuple[Any, ...]]:
     for one in [tools] if isinstance(tools, Toolset) else tools:
         tool = one.inner if isinstance(one, _Guarded) else one
         if type(tool) is Toolset:
             yield from _registered(tool.tools)
         elif type(tool) is Tool:
-            both = tool.function, tool.async_function
-            yield from ((tool.name, function) for function in both if function is not None)
+            both = [one for one in (tool.function, tool.async_function) if one is not None]
+            shown = partial(tuple, tool.parameters.get("properties", {}))
+            yield from ((tool.name, function, shown) for function in both)
         else:
             yield hosts.name_of(tool), tool
 

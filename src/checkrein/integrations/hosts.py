@@ -361,6 +361,12 @@ def installed(distribution: str) -> str:
 # -- at start-up ---------------------------------------------------------------------------
 
 
+_ASKED_FOR: Final = (
+    "{!r} is marked injected, and the model is asked for it: nobody decides about what it gives; "
+    "use the type that the framework injects, or take the mark off"
+)
+
+
 class Problem(NamedTuple):
     """A tool of a framework whose calls nobody decides.
 
@@ -379,17 +385,26 @@ def name_of(tool: Any) -> str:
     return str(named or type(tool).__name__)
 
 
-def judge(registered: Iterable[tuple[str, Any]]) -> list[Problem]:
+def judge(registered: Iterable[tuple[Any, ...]]) -> list[Problem]:
     """Return what is not guarded among names and callables that a framework has registered.
 
     It finds the guard on the wrong side of the framework's decorator, too: what is
     registered then is the bare function.
+
+    Args:
+        registered: names and callables, and what returns the arguments that a model is shown,
+            where that can be known: none of them may be one that the guard leaves to the framework.
     """
-    return [
-        Problem(visible(str(name)), visible(why_unguarded(one)))
-        for name, one in registered
-        if spec_of(one) is None
-    ]
+    found: list[Problem] = []
+    for name, one, *shown in registered:
+        spec = spec_of(one)
+        if spec is None:
+            found.append(Problem(visible(str(name)), visible(why_unguarded(one))))
+            continue
+        injected = {each.name for each in spec.facts.parameters if each.injected}
+        asked = injected.intersection(*(each() for each in shown)) if injected and shown else ()
+        found += (Problem(visible(str(name)), _ASKED_FOR.format(each)) for each in sorted(asked))
+    return found
 
 
 def refuse(problems: Iterable[Problem]) -> None:

@@ -19,6 +19,7 @@ run, and the question can only be answered at the desk.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from checkrein.errors import Denied, MisuseError, Suspended
@@ -172,11 +173,20 @@ def _registered(tools: Any) -> Iterator[Any]:
         yield from tools
 
 
-def _callables(tool: Any) -> Iterator[tuple[str, Any]]:
+def _arguments(tool: Any) -> Collection[str]:
+    """Return the names of the arguments that a model is shown."""
+    shown = tool.tool_call_schema
+    names: Collection[str] = (
+        shown.get("properties", {}) if isinstance(shown, dict) else shown.model_fields
+    )
+    return names
+
+
+def _callables(tool: Any) -> Iterator[tuple[Any, ...]]:
     """Return what a call of *tool* may run: of a structured tool up to two functions."""
     if type(tool) in {StructuredTool, Tool}:
         functions = [one for one in (tool.func, tool.coroutine) if one is not None]
-        yield from ((tool.name, one) for one in functions)
+        yield from ((tool.name, one, partial(_arguments, tool)) for one in functions)
     elif isinstance(tool, dict):
         yield str(tool.get("name") or tool.get("type")), tool
     else:

@@ -25,6 +25,7 @@ import uuid
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from checkrein.errors import Denied, MisuseError, Suspended
@@ -351,7 +352,7 @@ def refuse_unguarded(agent_or_tools: Any) -> None:
     hosts.refuse(audit(agent_or_tools))
 
 
-def _callables(tool: Any) -> Iterator[tuple[str, Any]]:
+def _callables(tool: Any) -> Iterator[tuple[Any, ...]]:
     """Return what a call of *tool* may run; of tools that we do not know, the tool itself."""
     if type(tool) is not FunctionTool:
         metadata = getattr(tool, "metadata", None)
@@ -360,7 +361,14 @@ def _callables(tool: Any) -> Iterator[tuple[str, Any]]:
     functions = {id(one): one for one in map(_inner, (tool.fn, tool.async_fn))}
     if list(functions.values()) == [handoff]:
         return  # the framework's own, which steers
-    yield from ((str(tool.metadata.name), one) for one in functions.values())
+    shown = partial(_arguments, tool)
+    yield from ((str(tool.metadata.name), one, shown) for one in functions.values())
+
+
+def _arguments(tool: Any) -> Collection[str]:
+    """Return the names of the arguments that a model is shown."""
+    names: Collection[str] = tool.metadata.get_parameters_dict().get("properties", {})
+    return names
 
 
 def _inner(function: Any) -> Any:

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from checkrein.errors import ConfigurationError, Denied, MisuseError, Suspended
@@ -183,9 +184,13 @@ def audit(tools: Any) -> list[Problem]:
     """
     if isinstance(tools, MCPServer):
         tools = tools._tool_manager.list_tools()  # noqa: SLF001 (the SDK shows no functions)
-    return hosts.judge(
-        (hosts.name_of(one), one.fn if isinstance(one, Tool) else one) for one in tools
-    )
+    return hosts.judge(map(_registered, tools))
+
+
+def _registered(tool: Any) -> tuple[Any, ...]:
+    if not isinstance(tool, Tool):
+        return hosts.name_of(tool), tool
+    return tool.name, tool.fn, partial(tuple, tool.parameters.get("properties", {}))
 
 
 def refuse_unguarded(tools: Any) -> None:

@@ -293,7 +293,7 @@ def refuse_unguarded(tools: Any) -> None:
     hosts.refuse(audit(tools))
 
 
-def _callables(tools: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
+def _callables(tools: Any, seen: set[int]) -> Iterator[tuple[Any, ...]]:
     if isinstance(tools, Agent):
         if id(tools) in seen:
             return
@@ -306,7 +306,8 @@ def _callables(tools: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
         yield from ((f"capability {type(one).__name__}", one) for one in brought)
         tools = tools.tools
     for one in tools:
-        yield hosts.name_of(one), _function_of(one) or one
+        shown = getattr(one, "params_json_schema", {}).get("properties", {})
+        yield hosts.name_of(one), _function_of(one) or one, partial(tuple, shown)
 
 
 # -- tools that are not ours -----------------------------------------------------------------

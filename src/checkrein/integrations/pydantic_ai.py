@@ -27,6 +27,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 from pydantic import ValidationError
@@ -207,7 +208,7 @@ def _offered(ctx: RunContext[Any], request: Any) -> list[Problem]:
     return hosts.judge([*(() if manager is None else _callables([manager.toolset])), *hosted])
 
 
-def _callables(tools: Any) -> Iterator[tuple[str, Any]]:
+def _callables(tools: Any) -> Iterator[tuple[Any, ...]]:
     for one in tools.toolsets if isinstance(tools, Agent) else tools:
         if isinstance(one, AbstractToolset):
             leaves: list[Any] = []
@@ -215,19 +216,26 @@ def _callables(tools: Any) -> Iterator[tuple[str, Any]]:
             for leaf in leaves:
                 yield from _held(leaf)
         elif isinstance(one, Tool):
-            yield one.name, _function_of(one)
+            yield one.name, _function_of(one), partial(_arguments, one)
         else:
             yield hosts.name_of(one), one
 
 
-def _held(toolset: Any) -> Iterator[tuple[str, Any]]:
+def _held(toolset: Any) -> Iterator[tuple[Any, ...]]:
     """Return the functions of a toolset, or itself if it is not one of functions."""
     if isinstance(toolset, FunctionToolset) and (
         type(toolset).call_tool is FunctionToolset.call_tool
     ):
-        yield from ((name, _function_of(one)) for name, one in toolset.tools.items())
+        tools = toolset.tools.items()
+        yield from ((name, _function_of(one), partial(_arguments, one)) for name, one in tools)
     elif toolset.id != "<output>":  # the framework's own: how a model says what comes out
         yield toolset.label, toolset
+
+
+def _arguments(tool: Tool[Any]) -> Collection[str]:
+    """Return the names of the arguments that a model is shown."""
+    names: Collection[str] = tool.function_schema.json_schema.get("properties", {})
+    return names
 
 
 def _function_of(tool: Tool[Any]) -> Any:

@@ -32,6 +32,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -265,10 +266,11 @@ def _registered(agent_or_tools: Any) -> Iterator[Any]:
             yield one
 
 
-def _callable(tool: Any) -> tuple[str, Any]:
+def _callable(tool: Any) -> tuple[Any, ...]:
     """Return what a call of *tool* runs; of tools that we do not know, the tool itself."""
     if type(tool) is DecoratedFunctionTool:
-        return tool.tool_name, tool._tool_func  # noqa: SLF001 (the tool has our marks, too)
+        shown = tool.tool_spec["inputSchema"]["json"].get("properties", {})
+        return tool.tool_name, tool._tool_func, partial(tuple, shown)  # noqa: SLF001
     if type(tool) is _Adopted:
         return tool.tool_name, tool.guarded
     return getattr(tool, "tool_name", None) or hosts.name_of(tool), tool
