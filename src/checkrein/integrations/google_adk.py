@@ -83,11 +83,13 @@ class Guard(BasePlugin):
     async def on_user_message_callback(self, *, invocation_context: Any, user_message: Any) -> None:
         """Note which answers are given now: one that was in the session already is nobody's."""
         answered = (one.function_response for one in user_message.parts or ())
-        self._posted[invocation_context.invocation_id] = [
+        given = [
             (one.response or {}).get("payload")
             for one in answered
             if one is not None and one.name == _REQUEST
         ]
+        if given:
+            self._posted[invocation_context.invocation_id] = given
 
     async def after_run_callback(self, *, invocation_context: Any) -> None:
         """Forget them."""
