@@ -724,3 +724,31 @@ def test_code_beside_a_handle_has_its_content(tmp_path: Path) -> None:
         Guard(agent, run)
         agent.run("go on")
         assert run.exposed
+
+
+@pytest.mark.parametrize("given", ['b"x"', "{1}", '"\\ud800"', "(1, 2)"])
+def test_what_code_gives_can_be_saved(given: str, tmp_path: Path) -> None:
+    """The model chooses the arguments, and a pause is no place to fail."""
+
+    @tool
+    @irreversible("frameworks.send")
+    def act(what: Any) -> str:
+        """Act.
+
+        Args:
+            what: on it.
+        """
+        return "acted"
+
+    talks = Conversations(tmp_path / "talks", KEY)
+    agent = coding([act], f"act({given})")
+    guard = Guard(agent)
+    with talks.run("1", agent="desk", grant=GRANT), pytest.raises(Suspended):
+        agent.run("go on")
+    text = guard.saved()
+    (tmp_path / "saved").write_text(text, encoding="utf-8")
+    again = Guard(coding([act]))
+    again.restore(text)
+    with talks.run("1", agent="desk", grant=GRANT):
+        assert len(again.questions) == 1
+    talks.close()

@@ -216,9 +216,11 @@ class Guard:
         """Return the agent's memory and the calls that wait, as JSON text.
 
         Images are not in it, nor is the memory of managed agents, which begin anew at each call.
+        An argument that JSON has no room for, which code may have given, is there as text: the
+        call is another one then.
         """
         steps = [kept for one in self._agent.memory.steps if (kept := _kept(one)) is not None]
-        return json.dumps({"steps": steps, "waiting": self._waiting.saved()}, ensure_ascii=False)
+        return json.dumps({"steps": steps, "waiting": self._waiting.saved()}, default=str)
 
     def restore(self, text: str) -> None:
         """Put a :meth:`saved` memory, and the calls that wait, in place of the agent's."""
