@@ -381,3 +381,9 @@ def test_a_history_of_any_kind_exposes_the_run(said: Any, tmp_path: Path) -> Non
     with open_run(tmp_path) as run:
         agent.invoke({"messages": [said, HumanMessage("go on")]})
         assert run.exposed
+
+
+def test_what_is_neither_tools_nor_a_graph_is_not_taken_for_guarded() -> None:
+    """An audit that knows nothing of a thing does not call it good."""
+    with pytest.raises(TypeError):
+        audit(object())

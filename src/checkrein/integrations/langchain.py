@@ -18,7 +18,7 @@ run, and the question can only be answered at the desk.
 # (LangChain is not installed where types are checked)
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -167,9 +167,10 @@ def _registered(tools: Any) -> Iterator[Any]:
     if hasattr(tools, "tools_by_name"):
         yield from tools.tools_by_name.values()
     elif hasattr(tools, "nodes"):
-        for node in tools.nodes.values():
-            yield from _registered(node) if hasattr(node, "bound") else ()
-    elif isinstance(tools, Iterable):
+        for one in (getattr(node, "bound", None) for node in tools.nodes.values()):
+            if hasattr(one, "tools_by_name") or hasattr(one, "nodes"):
+                yield from _registered(one)
+    else:
         yield from tools
 
 
