@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import pytest
 
-from checkrein import Grant, Run, allow, irreversible
+from checkrein import Grant, Run, allow, irreversible, writes
 from checkrein.errors import ConfigurationError, Denied, MisuseError
 from checkrein.integrations.hosts import Problem
 from checkrein.log import read_entries, verify_log
@@ -585,3 +585,21 @@ GUARANTEES: dict[str, str] = {
     if name.startswith("test_")
 }
 """The rows of the table: the tests by name, and what they say."""
+
+
+def assert_misfits_are_told(host: IntegratedHost, given: Mapping[str, Any]) -> None:
+    """Let a model call an adopted tool with names that do not fit, and then with others."""
+
+    def move(source: str, target: str) -> str:
+        """Move."""
+        DONE.append(("move", source, target))
+        return "moved"
+
+    log = MemoryLog()
+    one = host.module.adopt(host.foreign(move), writes("files"))
+    with Run(agent="desk", grant=Grant(allow("files")), log=log):
+        turns = [[Wish("move", dict(given))], [Wish("move", {"source": "a", "target": "b"})]]
+        told = host.chat([one], *turns).told
+    assert "move" in told[0].text
+    assert done("move") == [("a", "b")]
+    assert len(log.of("call.allowed")) == 1

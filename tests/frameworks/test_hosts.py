@@ -27,6 +27,7 @@ from checkrein.integrations import hosts
 from checkrein.integrations.adoption import adopted, fenced
 from checkrein.integrations.conversations import Conversations
 from checkrein.integrations.hosts import text_of
+from checkrein.integrations.waiting_calls import WaitingCalls
 from checkrein.ports import ACTIVE
 from frameworks import tools, twins
 from support import Asked, MemoryLog
@@ -623,3 +624,21 @@ def test_a_tool_whose_arguments_python_cannot_name_is_not_adopted(name):
     with pytest.raises(ConfigurationError, match=f"wipe: Python takes no argument called {name!r}"):
         adopted(print, reads("web"), **about)
     assert adopted(print, reads("web"), **about, renamed=True)
+
+
+def test_a_call_that_could_not_be_made_waits_on(talks):
+    """A store that fails in the middle loses none of those that are left."""
+    waiting = WaitingCalls()
+    with talks.run("t", agent="bot", grant=grant()) as run:
+        pendings = [pending_in(run, to) for to in ("a", "b", "c")]
+        for pending in pendings:
+            waiting.put_down(run, pending)
+        with pytest.raises(OSError), waiting.taken(run) as calls:
+            assert next(calls)["confirmation"] == pendings[0].confirmation
+            next(calls)
+            raise OSError
+        left = [one["confirmation"] for one in waiting.saved()]
+        assert left == [one.confirmation for one in pendings[1:]]
+        with waiting.taken(run) as calls:
+            assert [one["confirmation"] for one in calls] == left
+        assert len(waiting) == 0

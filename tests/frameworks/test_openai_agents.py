@@ -50,7 +50,7 @@ from checkrein.integrations.openai_agents import (  # noqa: E402
 from frameworks import tools, twins  # noqa: E402
 from frameworks.contract import BOSS, THIEF, FrameworkContract, Turn, Wish, done  # noqa: E402
 from frameworks.hosts.openai_agents import CONFIG, HOST, scripted, told_in  # noqa: E402
-from frameworks.integration import IntegrationContract  # noqa: E402
+from frameworks.integration import IntegrationContract, assert_misfits_are_told  # noqa: E402
 from frameworks.shapes import assert_fenced, letter  # noqa: E402
 from frameworks.tools import DONE, open_run  # noqa: E402
 from support import MemoryLog  # noqa: E402
@@ -406,17 +406,4 @@ def test_what_a_sandbox_brings_along_is_audited() -> None:
 @pytest.mark.parametrize("given", [{"source": "a"}, {"source": "a", "target": "b", "more": "c"}])
 def test_names_that_do_not_fit_an_adopted_tool_are_told(given: Any) -> None:
     """They are the model's, and no reason to end the run."""
-
-    def move(source: str, target: str) -> str:
-        """Move."""
-        DONE.append(("move", source, target))
-        return "moved"
-
-    log = MemoryLog()
-    one = adopt(HOST.foreign(move), writes("files"))
-    with Run(agent="desk", grant=Grant(allow("files")), log=log):
-        turns = [[Wish("move", given)], [Wish("move", {"source": "a", "target": "b"})]]
-        told = HOST.chat([one], *turns).told
-    assert "move" in told[0].text
-    assert done("move") == [("a", "b")]
-    assert len(log.of("call.allowed")) == 1
+    assert_misfits_are_told(HOST, given)

@@ -291,18 +291,16 @@ class Guard:
         run = hosts.current(self._run)
         if run is None:
             raise MisuseError("resume(...) is for where the run of the conversation is active")
-        waiting, self._pausable = self._waiting.take(run), True
+        self._pausable = True
         try:
-            while waiting:
-                one = waiting[0]
-                told = self._again(run, one, answers.get(one["confirmation"]))
-                for message in self._tail:
-                    if one["told"] in str(message["content"]):
-                        message["content"] = message["content"].replace(one["told"], told, 1)
-                        break
-                del waiting[0]
+            with self._waiting.taken(run) as waiting:
+                for one in waiting:
+                    told = self._again(run, one, answers.get(one["confirmation"]))
+                    for message in self._tail:
+                        if one["told"] in str(message["content"]):
+                            message["content"] = message["content"].replace(one["told"], told, 1)
+                            break
         finally:
-            self._waiting.put_back(waiting)
             self._pausable = False
         ending, self._ending = self._ending, None
         if ending is not None:

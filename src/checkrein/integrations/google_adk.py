@@ -191,7 +191,7 @@ def _take(run: Run, given: Any) -> None:
     """Lay an answer on the desk: the payload of a confirmation that does not contradict it."""
     tree = given.payload if isinstance(given.payload, Mapping) else {}
     fits = bool(given.confirmed) == (tree.get("approved") is True)
-    hosts.take(run, str(tree.get("confirmation", "")), tree if fits else None)
+    hosts.take(run, hosts.meant(tree), tree if fits else None)
 
 
 # -- people --------------------------------------------------------------------------------

@@ -248,17 +248,16 @@ class Guard:
         run = hosts.current(self._run)
         if run is None:
             raise MisuseError("resume(...) is for where the run of the conversation is active")
-        waiting, calls, told = self._waiting.take(run), [], []
+        calls, told = [], []
         try:
-            while waiting:
-                one, before = waiting[0], len(self._waiting)
-                text = self._again(run, one, answers.get(one["confirmation"]))
-                if len(self._waiting) == before:
-                    calls.append(ToolCall(one["tool"], one["arguments"], one["confirmation"]))
-                    told.append(text)
-                del waiting[0]
+            with self._waiting.taken(run) as waiting:
+                for one in waiting:
+                    before = len(self._waiting)
+                    text = self._again(run, one, answers.get(one["confirmation"]))
+                    if len(self._waiting) == before:
+                        calls.append(ToolCall(one["tool"], one["arguments"], one["confirmation"]))
+                        told.append(text)
         finally:
-            self._waiting.put_back(waiting)
             if calls:
                 now = Timing(start_time=time.time(), end_time=time.time())
                 made = ActionStep(0, now, tool_calls=calls, observations="\n".join(told))

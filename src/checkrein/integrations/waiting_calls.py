@@ -7,14 +7,14 @@ kept in this process, and elsewhere it is what the desk has.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from checkrein.errors import MisuseError, Suspended
 from checkrein.integrations import hosts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable, Iterator
 
     from checkrein.runs import Run
 
@@ -65,15 +65,21 @@ class WaitingCalls:
         self._calls = [one for one in self._calls if one["confirmation"] not in gone]
         self._shown = {id_: one for id_, one in self._shown.items() if id_ not in gone}
 
-    def take(self, run: Run) -> list[dict[str, Any]]:
-        """Return the calls of this conversation, which wait no more."""
+    @contextmanager
+    def taken(self, run: Run) -> Generator[Iterator[dict[str, Any]]]:
+        """Give the calls of this conversation, each to be made; those that were not wait on."""
         self.keep(run)
-        taken, self._calls = self._calls, []
-        return taken
+        waiting, self._calls = self._calls, []
 
-    def put_back(self, calls: Iterable[dict[str, Any]]) -> None:
-        """Keep calls that were taken and not made."""
-        self._calls += calls
+        def each() -> Iterator[dict[str, Any]]:
+            while waiting:
+                yield waiting[0]
+                del waiting[0]
+
+        try:
+            yield each()
+        finally:
+            self._calls += waiting
 
     def saved(self) -> list[dict[str, Any]]:
         """Return them as JSON data."""
